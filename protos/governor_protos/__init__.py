@@ -1,0 +1,14 @@
+"""The wire contract between an SGLang engine and a Governor controller, and nothing else."""
+
+from governor_protos.codec import BadFrame, decode_to_controller, decode_to_engine, encode
+from governor_protos.version import OURS, PROTOCOL_MAJOR, PROTOCOL_MINOR
+
+__all__ = [
+    "OURS",
+    "PROTOCOL_MAJOR",
+    "PROTOCOL_MINOR",
+    "BadFrame",
+    "decode_to_controller",
+    "decode_to_engine",
+    "encode",
+]

@@ -1,0 +1,80 @@
+"""Encoding, and the only way in: bounded, strict decoding.
+
+Both decoders check the frame's size first, then every type and limit, then what a type cannot say
+(columns of equal length, ascending bands). They raise :class:`BadFrame` and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from governor_protos import limits
+from governor_protos.columns import ITEM_BYTES, ROW_COLUMNS
+from governor_protos.messages import Decision, Rows, Snapshot, ToController, ToEngine, Wire
+
+
+class BadFrame(ValueError):
+    """A frame that breaks the contract; the message names the place and the limit."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_to_controller = msgspec.msgpack.Decoder(ToController)
+_to_engine = msgspec.msgpack.Decoder(ToEngine)
+
+_T = TypeVar("_T")
+
+
+def encode(message: Wire) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_to_controller(frame: bytes | memoryview) -> ToController:
+    """Decode a frame that an engine sent.
+
+    Raises:
+        BadFrame: too large, not msgpack, a wrong type, a value out of bounds, uneven columns.
+    """
+    message = _decode(_to_controller, frame)
+    if isinstance(message, Snapshot):
+        _check_rows(message.rows)
+    return message
+
+
+def decode_to_engine(frame: bytes | memoryview) -> ToEngine:
+    """Decode a frame that a controller sent.
+
+    Raises:
+        BadFrame: too large, not msgpack, a wrong type, a value out of bounds, a torn list of ids,
+            bands that do not ascend.
+    """
+    message = _decode(_to_engine, frame)
+    if isinstance(message, Decision):
+        _check_decision(message)
+    return message
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], frame: bytes | memoryview) -> _T:
+    if len(frame) > limits.MAX_FRAME_BYTES:
+        raise BadFrame(f"frame of {len(frame)} bytes; at most {limits.MAX_FRAME_BYTES} are read")
+    try:
+        return decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFrame(f"unreadable frame: {error}") from error
+
+
+def _check_rows(rows: Rows) -> None:
+    count = len(rows)
+    for name, typecode in ROW_COLUMNS.items():
+        size = len(getattr(rows, name))
+        if size != count * ITEM_BYTES[typecode]:
+            raise BadFrame(f"rows.{name}: {size} bytes do not hold {count} rows")
+
+
+def _check_decision(decision: Decision) -> None:
+    if len(decision.park) % 4:
+        raise BadFrame(f"park: {len(decision.park)} bytes are not a whole number of request ids")
+    bounds = [band.max_rows for band in decision.orders]
+    if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+        raise BadFrame(f"orders: max_rows must ascend, got {bounds}")

@@ -1,0 +1,234 @@
+"""The messages that an engine and a controller exchange.
+
+One engine (a scheduler's rank 0) holds a DEALER socket to a controller's ROUTER. Every message is
+one msgpack frame: an array that starts with the message's tag. Fields are only ever appended.
+All times are durations in seconds relative to the moment the message was built: the clocks of two
+machines never meet.
+
+======== ================== ==============================================================
+tag      direction          meaning
+======== ================== ==============================================================
+hello    engine->controller who I am, which knobs I have, my limits
+welcome  controller->engine accepted; who I am, which policy runs
+refusal  controller->engine not accepted, and why; the engine runs as stock
+snapshot engine->controller the batch as of this step, and how the last steps went
+decision controller->engine which rows sit the step out, and what to do when I am late
+goodbye  both               I am leaving; forget me
+======== ================== ==============================================================
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from governor_protos import limits
+from governor_protos.columns import ITEM_BYTES, ROW_COLUMNS
+
+Text = Annotated[str, Meta(max_length=limits.MAX_TEXT)]
+Message = Annotated[str, Meta(max_length=limits.MAX_MESSAGE)]
+Count = Annotated[int, Meta(ge=0, le=limits.MAX_COUNT)]
+Step = Annotated[int, Meta(ge=0, le=limits.MAX_STEP)]
+Duration = Annotated[float, Meta(ge=0, le=limits.MAX_DURATION_S)]
+SignedDuration = Annotated[float, Meta(ge=-limits.MAX_DURATION_S, le=limits.MAX_DURATION_S)]
+Cap = Annotated[int, Meta(ge=-1, le=limits.MAX_COUNT)]
+"""A cap on a count; -1 means no cap."""
+
+Column1 = Annotated[bytes, Meta(max_length=1 * limits.MAX_ROWS)]
+Column4 = Annotated[bytes, Meta(max_length=4 * limits.MAX_ROWS)]
+
+
+class Role(IntEnum):
+    """What a row is to its request."""
+
+    SERIAL = 0
+    """The only row of its request: never parked by admission."""
+    TRUNK = 1
+    """The row that its request cannot do without: never parked by admission."""
+    OPPORTUNISTIC = 2
+    """An extra branch: advances when the step can afford it."""
+
+
+class RowFlag(IntFlag):
+    """Facts about a row that forbid touching it this step."""
+
+    PINNED = 1
+    """The engine will not park this row (aborting, penalties, beam search, aged, ...)."""
+    UNBORN = 2
+    """Still in prefill: joins the decode batch after this step."""
+
+
+class StepKind(IntEnum):
+    DECODE = 0
+    PREFILL = 1
+    MIXED = 2
+
+
+class Outcome(IntEnum):
+    """What became of the controller's decision at one governed step."""
+
+    APPLIED = 0
+    """A decision made for this very step was applied."""
+    LATE = 1
+    """The newest decision was made for an earlier step; its standing orders were applied."""
+    STALE = 2
+    """The newest decision's lease had run out: stock behaviour."""
+    INVALID = 3
+    """The newest reply could not be used: stock behaviour."""
+    NONE = 4
+    """No decision was at hand: stock behaviour."""
+
+
+class Wire(msgspec.Struct, array_like=True, frozen=True, tag=True):
+    """Base of all messages: an array, first item the tag, unknown trailing items ignored."""
+
+
+class Hello(Wire, frozen=True, tag="hello"):
+    protocol_major: Count
+    protocol_minor: Count
+    engine_id: Text
+    """Stable name of this engine (host, launch, data-parallel rank)."""
+    incarnation: Text
+    """Changes at every start, so that a restarted engine is told from a reconnecting one."""
+    plugin_version: Text
+    sglang_version: Text
+    model: Message
+    tp_size: Count
+    dp_rank: Count
+    overlap: bool
+    """Whether the engine plans a step while the one before still runs."""
+    max_running_requests: Count
+    max_total_tokens: Count
+    """KV capacity in tokens."""
+    max_context_tokens: Count
+    page_size: Count
+    chunked_prefill_tokens: Cap
+    """Start-up value of the prefill budget; -1 when chunking is off."""
+    speculative_algorithm: Text
+    draft_lengths: Annotated[list[Count], Meta(max_length=64)]
+    """Draft lengths that the engine has captured; empty without speculation."""
+    knobs: Annotated[list[Text], Meta(max_length=16)]
+    """Actuators this engine has: ``branches`` today."""
+
+
+class Welcome(Wire, frozen=True, tag="welcome"):
+    protocol_major: Count
+    protocol_minor: Count
+    controller_id: Text
+    controller_version: Text
+    policy: Text
+    max_rows: Count
+    """Largest snapshot, in rows, that this controller decides for."""
+
+
+class Refusal(Wire, frozen=True, tag="refusal"):
+    protocol_major: Count
+    protocol_minor: Count
+    reason: Text
+    """Machine-readable: ``incompatible_version``, ``unknown_engine``, ``invalid_message``."""
+    message: Message
+
+
+class StepFeedback(msgspec.Struct, array_like=True, frozen=True):
+    """One finished step: what ran, how long it took, what became of its decision."""
+
+    step: Step
+    kind: Annotated[int, Meta(ge=0, le=255)]
+    rows: Count
+    """Rows that advanced."""
+    context_tokens: Count
+    """KV tokens that those rows attended to, summed."""
+    prefill_tokens: Count
+    latency_s: Duration
+    outcome: Annotated[int, Meta(ge=0, le=255)]
+    parked_rows: Count
+
+
+class Rows(msgspec.Struct, array_like=True, frozen=True):
+    """The rows of a batch, one packed column per fact (see :mod:`governor_protos.columns`)."""
+
+    request_id: Column4 = b""
+    group_id: Column4 = b""
+    """0: the request is on its own; equal numbers are branches of one request."""
+    role: Column1 = b""
+    flags: Column1 = b""
+    context_tokens: Column4 = b""
+    output_tokens: Column4 = b""
+    max_new_tokens: Column4 = b""
+    priority: Column4 = b""
+    """SGLang's sign: higher is more urgent."""
+    parked_steps: Column4 = b""
+    """Steps in a row that this row has sat out."""
+    age_s: Column4 = b""
+    since_first_token_s: Column4 = b""
+    """Negative before the first token."""
+    since_last_token_s: Column4 = b""
+    """Negative before the first token."""
+    ttft_slo_s: Column4 = b""
+    tpot_slo_s: Column4 = b""
+    """Seconds per token promised; ``limits.MAX_DURATION_S`` without a promise."""
+
+    def __len__(self) -> int:
+        return len(self.request_id) // 4
+
+
+class Snapshot(Wire, frozen=True, tag="snapshot"):
+    for_step: Step
+    """The step that is to be decided."""
+    rows: Rows
+    kv_used_tokens: Count
+    kv_total_tokens: Count
+    waiting_requests: Count
+    waiting_prefill_tokens: Count
+    feedback: Annotated[list[StepFeedback], Meta(max_length=limits.MAX_FEEDBACK)]
+    falls: Count
+    """Governed steps since start that ran without a fresh decision."""
+
+
+class Band(msgspec.Struct, array_like=True, frozen=True):
+    """Standing orders for batches of up to ``max_rows`` mandatory rows."""
+
+    max_rows: Count
+    branch_width: Cap
+    """Rows of one branching request that may advance, its trunk included."""
+    extra_rows: Cap
+    """Opportunistic rows that may advance in the whole batch."""
+    draft_tokens: Cap = -1
+    prefill_tokens: Cap = -1
+
+
+class Decision(Wire, frozen=True, tag="decision"):
+    """What to do at ``for_step``; every row that is not named advances.
+
+    A decision names the rows that sit the step *out*, never those that run, so an empty, short or
+    outdated decision can only fall back towards stock behaviour.
+    """
+
+    for_step: Step
+    lease_steps: Annotated[int, Meta(ge=1, le=limits.MAX_LEASE_STEPS)]
+    """Steps from ``for_step`` on for which ``orders`` may stand in for a late decision."""
+    park: Column4
+    """Packed uint32 request ids."""
+    orders: Annotated[list[Band], Meta(max_length=limits.MAX_BANDS)]
+    """Ascending in ``max_rows``; the last band covers everything larger."""
+    policy: Text
+    predicted_step_s: Duration
+    """Predicted time of the step as decided; 0 while nothing is fitted."""
+    baseline_step_s: Duration
+    """Predicted time of the step with mandatory rows alone."""
+    budget_s: Duration
+    slack_s: SignedDuration
+
+
+class Goodbye(Wire, frozen=True, tag="goodbye"):
+    reason: Message
+
+
+ToController = Hello | Snapshot | Goodbye
+ToEngine = Welcome | Refusal | Decision | Goodbye
+
+assert set(ROW_COLUMNS) == set(Rows.__struct_fields__)  # noqa: S101 - the table and the struct
+assert set(ITEM_BYTES) >= set(ROW_COLUMNS.values())  # noqa: S101 - are one definition
