@@ -6,6 +6,7 @@ Both decoders check the frame's size first, then every type and limit, then what
 
 from __future__ import annotations
 
+import itertools
 from typing import TypeVar
 
 import msgspec
@@ -20,8 +21,8 @@ class BadFrame(ValueError):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_to_controller = msgspec.msgpack.Decoder(ToController)
-_to_engine = msgspec.msgpack.Decoder(ToEngine)
+_to_controller: msgspec.msgpack.Decoder[ToController] = msgspec.msgpack.Decoder(ToController)
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
 
 _T = TypeVar("_T")
 
@@ -76,5 +77,5 @@ def _check_decision(decision: Decision) -> None:
     if len(decision.park) % 4:
         raise BadFrame(f"park: {len(decision.park)} bytes are not a whole number of request ids")
     bounds = [band.max_rows for band in decision.orders]
-    if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+    if any(a >= b for a, b in itertools.pairwise(bounds)):
         raise BadFrame(f"orders: max_rows must ascend, got {bounds}")

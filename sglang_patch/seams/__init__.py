@@ -1,0 +1,13 @@
+"""The only place that touches SGLang's internals: one small file a seam.
+
+| file | SGLang's target | use |
+|---|---|---|
+| ``startup.py`` | ``ServerArgs.check_server_args``, ``Scheduler.init_request_dispatcher`` | refuse, self-check, connect |
+| ``tokenizer.py`` | ``TokenizerManager._create_tokenized_object`` | check request fields, group samples |
+| ``receiving.py`` | ``SchedulerRequestReceiver._pull_raw_reqs`` | plan the coming step, tell every rank |
+| ``decoding.py`` | ``Scheduler.update_running_batch`` | park rows |
+| ``running.py`` | ``Scheduler.run_batch``, ``.launch_batch_sample_if_needed``, ``.process_batch_result`` | snapshot, measure, return parked rows |
+
+``hooks.py`` lists them, registers them and checks that they took; ``versions.py`` holds what differs
+between SGLang versions; ``batches.py`` and ``requests.py`` read and cut SGLang's batches.
+"""  # noqa: E501

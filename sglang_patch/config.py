@@ -1,0 +1,144 @@
+"""Configuration of the engine side: environment variables over one YAML file over defaults.
+
+Every field of :class:`EngineConfig` is set by ``GOVERNOR_<FIELD>`` or by its name in the file that
+``GOVERNOR_CONFIG`` names. Governor is inert until an endpoint is configured.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from sglang_patch.errors import ConfigurationError
+
+PREFIX = "GOVERNOR_"
+FLAG = "--governor-endpoint"
+EMBEDDED = "embedded"
+MAX_FILE_BYTES = 64 * 1024
+
+_Name = Annotated[str, Meta(max_length=200)]
+_Milliseconds = Annotated[float, Meta(gt=0, le=3.6e6)]
+
+
+class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How this engine is governed."""
+
+    endpoint: Annotated[str, Meta(max_length=512)] = ""
+    """Controller socket: ``ipc://PATH``, ``tcp://127.0.0.1:PORT``, or ``embedded``."""
+    engine_id: _Name = ""
+    """Name towards the controller; default: host name and launcher process id."""
+    default_tpot_slo_ms: _Milliseconds = 50.0
+    """TPOT promised to requests that name none (TAPER's default)."""
+    default_ttft_slo_ms: _Milliseconds | None = None
+    """TTFT promised to requests that name none; none by default."""
+    max_parked_steps: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    """A row that sat out this many steps in a row advances whatever the controller says."""
+    max_wait_ms: Annotated[float, Meta(ge=0, le=50)] = 2.0
+    """Longest wait for a decision before a step of the non-overlapped loop."""
+    max_wait_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.05
+    """... and as a share of the recent step time, whichever is smaller."""
+    breaker_misses: Annotated[int, Meta(ge=1, le=10_000)] = 16
+    """Snapshots without an answer after which the engine stops asking and only probes."""
+    breaker_probe_ms: _Milliseconds = 250.0
+    """Time between probes of a controller that does not answer."""
+    policy: _Name = "taper"
+    """Policy that an embedded controller starts with."""
+    predictor: _Name = "linear"
+    """Step-latency predictor of an embedded controller."""
+    controller_http: _Name = "127.0.0.1:9470"
+    """HTTP address of an embedded controller (health, metrics, policy switch)."""
+    allow_unknown_sglang: bool = False
+    """Run on an SGLang version that the seams were not checked against."""
+
+    @property
+    def active(self) -> bool:
+        return bool(self.endpoint)
+
+
+def load(
+    environ: Mapping[str, str] | None = None, argv: Sequence[str] | None = None
+) -> EngineConfig:
+    """Read the configuration of this process.
+
+    Args:
+        environ: default ``os.environ``.
+        argv: default ``sys.argv``; searched for ``--governor-endpoint``.
+
+    Raises:
+        ConfigurationError: naming the setting, what is wrong with it, and the nearest valid name.
+    """
+    environ = os.environ if environ is None else environ
+    argv = sys.argv if argv is None else argv
+    values: dict[str, Any] = {}
+    if path := environ.get(PREFIX + "CONFIG"):
+        values.update(_read_file(Path(path)))
+    for name in EngineConfig.__struct_fields__:
+        raw = environ.get(PREFIX + name.upper())
+        if raw is not None and raw != "":
+            values[name] = raw
+    if (flag := _flag_value(argv)) is not None:
+        values["endpoint"] = flag
+    try:
+        config = msgspec.convert(values, EngineConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"Governor configuration: {error}") from error
+    if config.active:
+        _check_endpoint(config.endpoint)
+    return config
+
+
+def _flag_value(argv: Sequence[str]) -> str | None:
+    for index, word in enumerate(argv):
+        if word == FLAG and index + 1 < len(argv):
+            return argv[index + 1]
+        if word.startswith(FLAG + "="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"GOVERNOR_CONFIG: cannot read {path}: {error.strerror}") from None
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"GOVERNOR_CONFIG: {path} is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"GOVERNOR_CONFIG: {path} is not YAML: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"GOVERNOR_CONFIG: {path} must hold keys and values")
+    for key in data:
+        if key not in EngineConfig.__struct_fields__:
+            near = difflib.get_close_matches(str(key), EngineConfig.__struct_fields__, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"GOVERNOR_CONFIG: {path}: unknown key {key!r}{hint}")
+    return data
+
+
+def _check_endpoint(endpoint: str) -> None:
+    if endpoint == EMBEDDED or endpoint.startswith("ipc:///"):
+        return
+    if endpoint.startswith(("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:")):
+        return
+    if endpoint.startswith("tcp://"):
+        raise ConfigurationError(
+            f"GOVERNOR_ENDPOINT: {endpoint!r} would carry batch data in the clear between hosts; "
+            "run a controller beside the engine (ipc:// or tcp://127.0.0.1:PORT)"
+        )
+    raise ConfigurationError(
+        f"GOVERNOR_ENDPOINT: {endpoint!r} is not an endpoint; "
+        f"use ipc:///absolute/path, tcp://127.0.0.1:PORT or {EMBEDDED!r}"
+    )

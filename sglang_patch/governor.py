@@ -1,0 +1,200 @@
+"""The governor of one engine: beside rank 0's scheduler, asks the controller, keeps the bounds.
+
+It knows no SGLang: the seams hand it rows and steps, and it hands back which rows sit a step out.
+Other tensor-parallel ranks have no governor; they carry out the same :class:`StepOrder`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import msgspec
+from governor_protos.columns import unpack
+from governor_protos.messages import Outcome, Role, StepKind
+
+from sglang_patch.apply.branches import park_as_decided, park_by_orders
+from sglang_patch.config import EngineConfig
+from sglang_patch.fallback import Footing, Rung, find_footing
+from sglang_patch.link import ControllerLink
+from sglang_patch.requests import terms
+from sglang_patch.rows import Names, RowRecord, RowTable
+from sglang_patch.snapshot import build
+from sglang_patch.steps import LaunchedStep, StepMeter
+
+IDLE_POLL_S = 0.02
+"""How often an idle engine looks after its connection."""
+
+
+class StepOrder(msgspec.Struct, frozen=True):
+    """What every rank does at one step. Travels over SGLang's own broadcast, in order."""
+
+    step: int
+    park: tuple[str, ...]
+    """SGLang request ids (rid) of the rows that sit the step out."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts since start-up."""
+
+    governed_steps: int = 0
+    """Decode steps with at least one row that admission may park."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    falls: Counter[str] = field(default_factory=Counter)
+    parked_row_steps: int = 0
+    vetoed_steps: int = 0
+    """Steps at which parking was decided but memory or the batch did not allow it."""
+
+
+class EngineGovernor:
+    """Plans steps with the controller's help; see the module's docstring.
+
+    Args:
+        config: bounds and defaults.
+        link: connection to the controller.
+        overlap: whether the engine plans a step while the one before still runs; such an engine
+            never waits for a decision.
+    """
+
+    def __init__(self, config: EngineConfig, link: ControllerLink, *, overlap: bool) -> None:
+        self._config = config
+        self._link = link
+        self._overlap = overlap
+        self._names = Names()
+        self._table = RowTable()
+        self._roles: list[int] = []
+        self._meter = StepMeter()
+        self._footing: Footing | None = None
+        self._planned_outcome = Outcome.NONE
+        self._planned_parked = 0
+        self._next_idle_poll_s = 0.0
+        self.tally = Tally()
+
+    @property
+    def link(self) -> ControllerLink:
+        return self._link
+
+    # -- requests -------------------------------------------------------------------------------
+
+    def admit(self, rid: str, custom_params: object, arrival_s: float) -> RowRecord:
+        """Start a record for a request that is seen for the first time."""
+        wishes = terms(custom_params)
+        config = self._config
+        if wishes.tpot_slo_s is None:
+            wishes = wishes._replace(tpot_slo_s=config.default_tpot_slo_ms / 1e3)
+        if wishes.ttft_slo_s is None and config.default_ttft_slo_ms is not None:
+            wishes = wishes._replace(ttft_slo_s=config.default_ttft_slo_ms / 1e3)
+        return RowRecord(
+            self._names.request_id(), rid, self._names.group_id(wishes.group), wishes, arrival_s
+        )
+
+    # -- plan(t) --------------------------------------------------------------------------------
+
+    def plan(self, next_step: int, now_s: float, *, busy: bool) -> StepOrder | None:
+        """What the coming step should do, if it turns out to be a decode step.
+
+        Args:
+            next_step: number that the step will have.
+            now_s: monotonic clock.
+            busy: whether there is a batch at all; an idle engine only minds its connection.
+        """
+        if not busy:
+            if now_s >= self._next_idle_poll_s:
+                self._next_idle_poll_s = now_s + IDLE_POLL_S
+                self._link.poll(now_s)
+            return None
+        self._link.poll(now_s)
+        if Role.OPPORTUNISTIC.value not in self._roles:
+            self._footing = None
+            return None
+        if not self._overlap:
+            self._link.wait(next_step, self._longest_wait_s())
+        self._footing = find_footing(next_step, self._link.decision, self._link.trouble())
+        park = self._rows_to_park(self._footing)
+        if not park:
+            return None
+        return StepOrder(next_step, tuple(self._table.records[index].rid for index in park))
+
+    def _longest_wait_s(self) -> float:
+        config = self._config
+        return min(config.max_wait_ms / 1e3, config.max_wait_share * self._meter.decode_step_s)
+
+    def _rows_to_park(self, footing: Footing) -> list[int]:
+        decision = self._link.decision
+        limit = self._config.max_parked_steps
+        if decision is None or footing.rung is Rung.STOCK:
+            return []
+        if footing.rung is Rung.DECISION:
+            wanted = frozenset(unpack("I", decision.park))
+            return park_as_decided(wanted, self._table, self._roles, limit)
+        return park_by_orders(decision.orders, self._table, self._roles, limit)
+
+    def decode_planned(
+        self, parked: list[RowRecord], kept: list[RowRecord], *, vetoed: bool
+    ) -> None:
+        """A decode step was put together: ``parked`` rows sit it out, ``kept`` rows run."""
+        for record in parked:
+            record.parked_steps += 1
+        for record in kept:
+            record.parked_steps = 0
+        footing = self._footing
+        self._planned_parked = len(parked)
+        self._planned_outcome = Outcome.NONE if footing is None else footing.outcome
+        if footing is None:
+            return
+        tally = self.tally
+        tally.governed_steps += 1
+        tally.outcomes[footing.outcome.name.lower()] += 1
+        tally.parked_row_steps += len(parked)
+        tally.vetoed_steps += vetoed
+        if footing.reason is not None:
+            tally.falls[footing.reason.value] += 1
+
+    # -- launch(t) and observe(t) ---------------------------------------------------------------
+
+    def launched(self, step: LaunchedStep) -> None:
+        """A step was launched."""
+        if step.kind is StepKind.DECODE:
+            step.outcome, step.parked_rows = self._planned_outcome, self._planned_parked
+        self._meter.launched(step)
+
+    def observe(
+        self,
+        table: RowTable,
+        *,
+        for_step: int,
+        now_s: float,
+        kv_used_tokens: int,
+        kv_total_tokens: int,
+        waiting_requests: int,
+        waiting_prefill_tokens: int,
+    ) -> None:
+        """Take in the rows of the step to come and ask the controller about it."""
+        self._table = table
+        self._roles = table.roles()
+        self._names.keep_groups({record.group_id for record in table.records})
+        if not self._link.is_asking:
+            return
+        snapshot = build(
+            table,
+            self._roles,
+            for_step=for_step,
+            now_s=now_s,
+            kv_used_tokens=kv_used_tokens,
+            kv_total_tokens=kv_total_tokens,
+            waiting_requests=waiting_requests,
+            waiting_prefill_tokens=waiting_prefill_tokens,
+            feedback=self._meter.take_feedback(),
+            falls=sum(self.tally.falls.values()),
+        )
+        self._link.ask(snapshot, now_s)
+
+    def finished(self, step_number: int, rows: list[tuple[RowRecord, int]], now_s: float) -> None:
+        """A step's results are in. ``rows``: records with their output tokens so far."""
+        for record, output_tokens in rows:
+            record.note_tokens(output_tokens, now_s)
+        self._meter.finished(step_number, now_s)
+
+    def close(self, reason: str) -> None:
+        self._link.close(reason)

@@ -1,0 +1,223 @@
+"""The engine's end of the wire: introduce, ask without waiting, keep the newest answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from enum import Enum
+
+import zmq
+from governor_protos import OURS, BadFrame, decode_to_engine, encode
+from governor_protos.limits import MAX_FRAME_BYTES
+from governor_protos.messages import Decision, Goodbye, Hello, Refusal, Snapshot, Welcome, Wire
+
+from sglang_patch.breaker import BreakerState, CircuitBreaker
+from sglang_patch.fallback import FallReason
+
+logger = logging.getLogger(__name__)
+
+MAX_DRAIN = 32
+"""Frames read in one poll; what is left waits for the next step."""
+HWM = 16
+HELLO_INTERVAL_S = 0.25
+POLL_PAUSE_S = 5e-5
+REFUSED_RETRY_S = 10.0
+
+
+class LinkState(Enum):
+    INTRODUCING = "introducing"
+    READY = "ready"
+    REFUSED = "refused"
+
+
+class ControllerLink:
+    """A DEALER socket to one controller. No call ever blocks except :meth:`wait`, which is bounded.
+
+    Args:
+        endpoint: ZeroMQ address of the controller.
+        hello: how this engine introduces itself; sent again whenever the controller forgot it.
+        breaker: decides when to stop asking.
+    """
+
+    def __init__(self, endpoint: str, hello: Hello, breaker: CircuitBreaker) -> None:
+        self._endpoint = endpoint
+        self._hello = encode(hello)
+        self._breaker = breaker
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, hello.engine_id.encode()[:255])
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, HWM)
+        self._socket.setsockopt(zmq.RCVHWM, 4 * HWM)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        # Queue nothing for a controller that is not there: an old snapshot is worth nothing.
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        self._socket.connect(endpoint)
+        self._next_hello_s = 0.0
+        self._unanswered = False
+        self._garbage = False
+        self._asked_step = -1
+        self.state = LinkState.INTRODUCING
+        self.decision: Decision | None = None
+        """The newest valid decision."""
+        self.invalid_replies = 0
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        return self._breaker
+
+    def trouble(self) -> FallReason:
+        """Why there might be no fresh decision right now."""
+        if self._garbage:
+            return FallReason.INVALID
+        if self.state is LinkState.REFUSED:
+            return FallReason.REFUSED
+        if self._breaker.state is not BreakerState.CLOSED:
+            return FallReason.BREAKER_OPEN
+        if self.state is LinkState.INTRODUCING:
+            return FallReason.DISCONNECTED
+        return FallReason.NO_REPLY
+
+    def poll(self, now_s: float) -> None:
+        """Read what has arrived and keep the connection going; never blocks."""
+        for _ in range(MAX_DRAIN):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            self._receive(frames, now_s)
+        must_introduce = self.state is not LinkState.READY and now_s >= self._next_hello_s
+        if must_introduce or self._breaker.take_probe(now_s):
+            self._introduce(now_s)
+
+    def wait(self, for_step: int, timeout_s: float) -> None:
+        """Wait up to ``timeout_s`` for the decision on ``for_step``, if one is being made."""
+        deadline_s = time.perf_counter() + timeout_s
+        while self._unanswered and self.is_asking and not self.has_fresh(for_step):
+            now_s = time.perf_counter()
+            if now_s >= deadline_s:
+                return
+            # ZeroMQ's own timeouts are whole milliseconds, most of what there is to wait.
+            time.sleep(POLL_PAUSE_S)
+            self.poll(now_s)
+
+    @property
+    def is_asking(self) -> bool:
+        return self.state is LinkState.READY and self._breaker.allows_question()
+
+    def has_fresh(self, step: int) -> bool:
+        return self.decision is not None and self.decision.for_step == step
+
+    def ask(self, snapshot: Snapshot, now_s: float) -> bool:
+        """Send a snapshot if the controller is worth asking. Returns whether it left."""
+        if self._unanswered and self._breaker.record_miss(now_s):
+            logger.warning(
+                "Governor: the controller at %s does not answer; running as stock until it does",
+                self._endpoint,
+            )
+        if not self.is_asking:
+            return False
+        self._unanswered = True
+        self._asked_step = snapshot.for_step
+        if self._send(encode(snapshot)):
+            return True
+        self._introduce_anew(now_s)
+        return False
+
+    def close(self, reason: str) -> None:
+        self._send(encode(Goodbye(reason=reason)))
+        self._socket.close(linger=50)
+        self._context.term()
+
+    def _introduce_anew(self, now_s: float) -> None:
+        if self.state is LinkState.READY:
+            self.state = LinkState.INTRODUCING
+            self._next_hello_s = now_s
+            logger.warning("Governor: lost the controller at %s; running as stock", self._endpoint)
+
+    def _introduce(self, now_s: float) -> None:
+        retry = REFUSED_RETRY_S if self.state is LinkState.REFUSED else HELLO_INTERVAL_S
+        self._next_hello_s = now_s + retry
+        self._send(self._hello)
+
+    def _send(self, frame: bytes) -> bool:
+        try:
+            self._socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _receive(self, frames: list[bytes], now_s: float) -> None:
+        try:
+            if len(frames) != 1:
+                raise BadFrame(f"a message has one frame, got {len(frames)}")
+            message: Wire = decode_to_engine(frames[0])
+        except BadFrame as error:
+            self._receive_garbage(str(error), now_s)
+            return
+        if isinstance(message, Decision):
+            self._receive_decision(message, now_s)
+        elif isinstance(message, Welcome):
+            self._receive_welcome(message)
+        elif isinstance(message, Refusal):
+            self._receive_refusal(message, now_s)
+        else:
+            self.state = LinkState.INTRODUCING
+            self._next_hello_s = now_s + HELLO_INTERVAL_S
+            logger.warning("Governor: the controller left; running as stock")
+
+    def _receive_garbage(self, problem: str, now_s: float) -> None:
+        self.invalid_replies += 1
+        if not self._garbage:
+            logger.warning("Governor: a reply of the controller cannot be used: %s", problem)
+        self._garbage = True
+        if self._breaker.record_miss(now_s):
+            logger.warning("Governor: too many unusable replies; running as stock")
+
+    def _answered(self) -> None:
+        self._unanswered = False
+        self._garbage = False
+        if self._breaker.record_answer():
+            logger.warning("Governor: the controller answers again")
+
+    def _receive_decision(self, decision: Decision, now_s: float) -> None:
+        if decision.for_step > self._asked_step:
+            # Kept, it would outrank every real decision from here on.
+            self._receive_garbage(f"decision for step {decision.for_step}, never asked", now_s)
+            return
+        self._answered()
+        if self.decision is None or decision.for_step >= self.decision.for_step:
+            self.decision = decision
+
+    def _receive_welcome(self, welcome: Welcome) -> None:
+        self._answered()
+        if self.state is not LinkState.READY:
+            logger.info(
+                "Governor: governed by controller %s (protocol %d.%d, policy %s)",
+                welcome.controller_version,
+                welcome.protocol_major,
+                welcome.protocol_minor,
+                welcome.policy,
+            )
+        self.state = LinkState.READY
+
+    def _receive_refusal(self, refusal: Refusal, now_s: float) -> None:
+        if refusal.reason == "incompatible_version":
+            if self.state is not LinkState.REFUSED:
+                logger.error(
+                    "Governor: the controller speaks protocol %d.%d, this plugin %s: %s. "
+                    "Running as stock; upgrade the older side",
+                    refusal.protocol_major,
+                    refusal.protocol_minor,
+                    OURS,
+                    refusal.message,
+                )
+            self.state = LinkState.REFUSED
+            self._next_hello_s = now_s + REFUSED_RETRY_S
+        elif refusal.reason == "unknown_engine":
+            self.state = LinkState.INTRODUCING
+            self._next_hello_s = now_s
+        else:
+            self._receive_garbage(f"refused: {refusal.message}", now_s)

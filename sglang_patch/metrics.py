@@ -1,0 +1,79 @@
+"""Prometheus metrics of the engine side, on the engine's own ``/metrics``.
+
+Import this only after SGLang has set the Prometheus client up for many processes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tallied
+
+import prometheus_client
+from governor_protos.messages import Outcome
+
+from sglang_patch.breaker import BreakerState
+from sglang_patch.fallback import FallReason
+from sglang_patch.governor import EngineGovernor
+from sglang_patch.link import LinkState
+
+PUBLISH_INTERVAL_S = 0.5
+
+
+class EngineMetrics:
+    """Counters of one engine, brought up to date twice a second rather than every step."""
+
+    def __init__(self, dp_rank: int) -> None:
+        labels = {"dp_rank": str(dp_rank)}
+        outcomes = prometheus_client.Counter(
+            "governor_governed_steps",
+            "Decode steps with parkable rows, by what became of the controller's decision",
+            ["dp_rank", "outcome"],
+        )
+        self._outcomes = {
+            outcome.name.lower(): outcomes.labels(**labels, outcome=outcome.name.lower())
+            for outcome in Outcome
+        }
+        falls = prometheus_client.Counter(
+            "governor_falls",
+            "Governed steps without a fresh decision, by reason",
+            ["dp_rank", "reason"],
+        )
+        self._falls = {
+            reason.value: falls.labels(**labels, reason=reason.value) for reason in FallReason
+        }
+        self._parked = prometheus_client.Counter(
+            "governor_parked_row_steps", "Row-steps that branches sat out", ["dp_rank"]
+        ).labels(**labels)
+        self._vetoed = prometheus_client.Counter(
+            "governor_vetoed_steps", "Steps at which the engine could not park", ["dp_rank"]
+        ).labels(**labels)
+        self._invalid = prometheus_client.Counter(
+            "governor_invalid_replies", "Replies that could not be used", ["dp_rank"]
+        ).labels(**labels)
+        self._connected = prometheus_client.Gauge(
+            "governor_connected",
+            "1 while a controller answers",
+            ["dp_rank"],
+            multiprocess_mode="mostrecent",
+        ).labels(**labels)
+        self._next_s = 0.0
+        self._shown: Tallied[str] = Tallied()
+
+    def publish(self, governor: EngineGovernor, now_s: float) -> None:
+        """Publish what was counted since the last time, if it is time."""
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + PUBLISH_INTERVAL_S
+        tally, link = governor.tally, governor.link
+        for name, counter in self._outcomes.items():
+            self._raise_to(counter, f"outcome:{name}", tally.outcomes[name])
+        for name, counter in self._falls.items():
+            self._raise_to(counter, f"fall:{name}", tally.falls[name])
+        self._raise_to(self._parked, "parked", tally.parked_row_steps)
+        self._raise_to(self._vetoed, "vetoed", tally.vetoed_steps)
+        self._raise_to(self._invalid, "invalid", link.invalid_replies)
+        answers = link.state is LinkState.READY and link.breaker.state is BreakerState.CLOSED
+        self._connected.set(1 if answers else 0)
+
+    def _raise_to(self, counter: prometheus_client.Counter, key: str, total: int) -> None:
+        counter.inc(total - self._shown[key])
+        self._shown[key] = total

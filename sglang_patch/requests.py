@@ -1,0 +1,140 @@
+"""What a client may ask of Governor in one request, and how branches of a request are grouped.
+
+Clients speak through ``custom_params`` (``sampling_params.custom_params`` on ``/generate``, the
+top-level ``custom_params`` on the OpenAI routes, ``extra_body`` in OpenAI's client):
+
+=============== ======================================================================
+branch_group    str: requests with equal names are branches of one piece of work
+branch_role     "trunk" or "opportunistic" (default: opportunistic)
+ttft_slo_ms     number: promised time to first token
+tpot_slo_ms     number: promised time per output token
+=============== ======================================================================
+
+Requests with ``n > 1`` are grouped on their own. Checked in the tokenizer's process, so that bad
+input is a 400 there and never reaches the scheduler.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from sglang_patch.errors import RequestFieldError
+
+GROUP_KEY = "_governor_group"
+"""Where the scoped group name travels to the scheduler; clients may not set it."""
+ROLE_KEY = "branch_role"
+TRUNK = "trunk"
+OPPORTUNISTIC = "opportunistic"
+
+MAX_GROUP_CHARS = 128
+MAX_SLO_MS = 3.6e6
+_OURS = ("branch_group", "branch_role", "ttft_slo_ms", "tpot_slo_ms")
+_SCALARS = (type(None), bool, int, float, str)
+
+
+class RequestTerms(NamedTuple):
+    """What the scheduler knows of a request's wishes. Times in seconds; None: use the default."""
+
+    group: str
+    """Empty: the request stands alone."""
+    trunk: bool
+    ttft_slo_s: float | None
+    tpot_slo_s: float | None
+
+
+ALONE = RequestTerms(group="", trunk=False, ttft_slo_s=None, tpot_slo_s=None)
+
+
+def validated(params: Any, *, n: int, request_id: str) -> dict[str, Any] | None:
+    """Check a request's ``custom_params`` and add the group that it belongs to.
+
+    Args:
+        params: what the client sent, of any type.
+        n: parallel samples asked for.
+        request_id: unique id of the (parent) request; names the group of ``n > 1`` samples.
+
+    Returns:
+        The parameters for the scheduler, or None if there are none.
+
+    Raises:
+        RequestFieldError: naming the field; SGLang turns it into HTTP 400.
+    """
+    if params is None:
+        params = {}
+    if not isinstance(params, dict):
+        raise RequestFieldError("*", f"must be an object, not {type(params).__name__}")
+    for key, value in params.items():
+        _check_flat(key, value)
+    group = _group(params)
+    for name in ("ttft_slo_ms", "tpot_slo_ms"):
+        _check_slo(name, params.get(name))
+    if n > 1:
+        if group is not None:
+            raise RequestFieldError(
+                "branch_group",
+                "cannot be combined with n > 1: the samples already form a group; use n = 1",
+            )
+        return {**params, GROUP_KEY: f"n:{request_id}"}
+    if group is not None:
+        return {**params, GROUP_KEY: f"g:{group}"}
+    return params or None
+
+
+def terms(params: Any) -> RequestTerms:
+    """Read the terms of a request in the scheduler, where :func:`validated` has been before."""
+    if not params:
+        return ALONE
+    ttft, tpot = params.get("ttft_slo_ms"), params.get("tpot_slo_ms")
+    return RequestTerms(
+        group=params.get(GROUP_KEY, ""),
+        trunk=params.get(ROLE_KEY) == TRUNK,
+        ttft_slo_s=None if ttft is None else ttft / 1e3,
+        tpot_slo_s=None if tpot is None else tpot / 1e3,
+    )
+
+
+def _check_flat(key: Any, value: Any) -> None:
+    if not isinstance(key, str):
+        raise RequestFieldError(repr(key)[:64], "names must be strings")
+    if key.startswith("_governor"):
+        raise RequestFieldError(key[:64], "names that start with '_governor' are reserved")
+    items: Any = ()
+    if isinstance(value, dict) and key not in _OURS:
+        if not all(isinstance(name, str) for name in value):
+            raise RequestFieldError(key[:64], "names must be strings")
+        items = value.values()
+    elif isinstance(value, list) and key not in _OURS:
+        items = value
+    elif not isinstance(value, _SCALARS):
+        raise RequestFieldError(key[:64], f"must be a plain value, not {type(value).__name__}")
+    if not all(isinstance(item, _SCALARS) for item in items):
+        raise RequestFieldError(
+            key[:64], "may hold plain values only; SGLang cannot carry deeper nesting"
+        )
+
+
+def _group(params: dict[str, Any]) -> str | None:
+    group, role = params.get("branch_group"), params.get("branch_role")
+    if role not in (None, TRUNK, OPPORTUNISTIC):
+        raise RequestFieldError("branch_role", f"must be {TRUNK!r} or {OPPORTUNISTIC!r}")
+    if group is None:
+        if role is not None:
+            raise RequestFieldError("branch_role", "needs branch_group beside it")
+        return None
+    if not isinstance(group, str) or not 0 < len(group) <= MAX_GROUP_CHARS:
+        raise RequestFieldError(
+            "branch_group", f"must be a string of 1 to {MAX_GROUP_CHARS} characters"
+        )
+    return group
+
+
+def _check_slo(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RequestFieldError(name, f"must be a number of milliseconds, not {value!r:.40}")
+    if not math.isfinite(value) or not 0 < value <= MAX_SLO_MS:
+        raise RequestFieldError(
+            name, f"must be above 0 and at most {MAX_SLO_MS:g} ms, not {value!r:.40}"
+        )

@@ -1,0 +1,127 @@
+"""What the engine side remembers of a request while it runs, and one step's view of all of them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+from governor_protos.limits import MAX_DURATION_S
+from governor_protos.messages import Role
+
+from sglang_patch.requests import RequestTerms
+
+NEVER_S = -1.0
+"""Timestamp of something that has not happened."""
+
+
+class RowRecord:
+    """One request's terms and history on this engine. Times in seconds of one monotonic clock."""
+
+    __slots__ = (
+        "arrival_s",
+        "first_token_s",
+        "group_id",
+        "last_token_s",
+        "parked_steps",
+        "request_id",
+        "rid",
+        "tokens_seen",
+        "tpot_slo_s",
+        "trunk",
+        "ttft_slo_s",
+    )
+
+    def __init__(
+        self, request_id: int, rid: str, group_id: int, terms: RequestTerms, arrival_s: float
+    ) -> None:
+        self.request_id = request_id
+        self.rid = rid
+        self.group_id = group_id
+        self.trunk = terms.trunk
+        self.ttft_slo_s = MAX_DURATION_S if terms.ttft_slo_s is None else terms.ttft_slo_s
+        self.tpot_slo_s = MAX_DURATION_S if terms.tpot_slo_s is None else terms.tpot_slo_s
+        self.arrival_s = arrival_s
+        self.first_token_s = NEVER_S
+        self.last_token_s = NEVER_S
+        self.tokens_seen = 0
+        self.parked_steps = 0
+
+    def note_tokens(self, output_tokens: int, now_s: float) -> None:
+        """Take note of how many tokens the request has by now."""
+        if output_tokens <= self.tokens_seen:
+            return
+        if self.first_token_s < 0:
+            self.first_token_s = now_s
+        self.last_token_s = now_s
+        self.tokens_seen = output_tokens
+
+
+@dataclass(slots=True)
+class RowTable:
+    """The rows that can take part in a step, one list per fact, all of one length."""
+
+    records: list[RowRecord] = field(default_factory=list)
+    flags: list[int] = field(default_factory=list)
+    """:class:`governor_protos.messages.RowFlag` bits."""
+    context_tokens: list[int] = field(default_factory=list)
+    output_tokens: list[int] = field(default_factory=list)
+    max_new_tokens: list[int] = field(default_factory=list)
+    priority: list[int] = field(default_factory=list)
+
+    def roles(self) -> list[int]:
+        """The role of every row.
+
+        A group always has a trunk: where no row of it declared itself one, or that row has
+        finished, the oldest row left takes over. So admission can never hold a whole request.
+        """
+        trunk_of: dict[int, int] = {}
+        declared: set[int] = set()
+        for record in self.records:
+            group = record.group_id
+            if not group:
+                continue
+            if record.trunk:
+                declared.add(group)
+            elif record.request_id < trunk_of.get(group, record.request_id + 1):
+                trunk_of[group] = record.request_id
+        roles = []
+        for record in self.records:
+            group = record.group_id
+            if not group:
+                roles.append(Role.SERIAL.value)
+            elif record.trunk or (group not in declared and trunk_of[group] == record.request_id):
+                roles.append(Role.TRUNK.value)
+            else:
+                roles.append(Role.OPPORTUNISTIC.value)
+        return roles
+
+
+class Names:
+    """Turns request and group names into the small numbers that travel on the wire.
+
+    A number is never used twice in one engine's life; a group's number is forgotten with its last
+    live row, so that memory follows what runs.
+    """
+
+    def __init__(self) -> None:
+        self._requests = itertools.count(1)
+        self._groups = itertools.count(1)
+        self._group_ids: dict[str, int] = {}
+
+    def request_id(self) -> int:
+        return next(self._requests) & 0xFFFFFFFF
+
+    def group_id(self, name: str) -> int:
+        if not name:
+            return 0
+        number = self._group_ids.get(name)
+        if number is None:
+            number = self._group_ids[name] = next(self._groups) & 0xFFFFFFFF
+        return number
+
+    def keep_groups(self, live: set[int]) -> None:
+        """Forget all groups but ``live`` ones."""
+        if len(self._group_ids) > 2 * len(live) + 64:
+            self._group_ids = {
+                name: number for name, number in self._group_ids.items() if number in live
+            }

@@ -1,0 +1,50 @@
+"""Seam: where a scheduler puts the next decode step together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sglang_patch.seams import runtime
+from sglang_patch.seams.batches import adopt, split
+
+if TYPE_CHECKING:
+    from sglang.srt.managers.schedule_batch import ScheduleBatch
+    from sglang.srt.managers.scheduler import Scheduler
+
+
+def around_update_running_batch(
+    original: Callable[..., Any], scheduler: Scheduler, batch: ScheduleBatch
+) -> Any:
+    """Park the rows that sit this step out, then let SGLang prepare the rest."""
+    state = runtime.current()
+    if state is None:
+        return original(scheduler, batch)
+    park_rids = state.take_order(scheduler.forward_ct + 1)
+    if park_rids:
+        # SGLang learns that there is room again by seeing the batch shrink, so what is filtered
+        # here, before it looks, must be told.
+        rows = batch.batch_size()
+        batch.filter_batch()
+        if batch.batch_size() < rows:
+            batch.batch_is_full = False
+        if not batch.is_empty():
+            state.parked = split(batch, park_rids)
+    vetoed = bool(park_rids) and state.parked is None
+    to_run = original(scheduler, batch)
+    if state.parked is not None and batch.is_empty():
+        adopt(batch, state.parked)
+        state.parked = None
+        to_run = original(scheduler, batch)
+    if state.governor is not None:
+        state.governor.decode_planned(
+            parked=_records(state.parked), kept=_records(batch), vetoed=vetoed
+        )
+    return to_run
+
+
+def _records(batch: ScheduleBatch | None) -> list[Any]:
+    if batch is None:
+        return []
+    found = (runtime.record_of(req) for req in batch.reqs)
+    return [record for record in found if record is not None]

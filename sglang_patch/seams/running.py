@@ -1,0 +1,134 @@
+"""Seam: where a scheduler launches a step and takes in its results."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from governor_protos.limits import MAX_COUNT
+from governor_protos.messages import StepKind
+
+from sglang_patch.governor import EngineGovernor
+from sglang_patch.seams import runtime
+from sglang_patch.seams.batches import put_back
+from sglang_patch.seams.requests import now_s, read_table
+from sglang_patch.steps import LaunchedStep
+
+if TYPE_CHECKING:
+    from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
+    from sglang.srt.managers.scheduler import Scheduler
+
+WAITING_SEEN = 1024
+"""Requests of the waiting queue whose prompt tokens are summed up for a snapshot."""
+
+
+def around_run_batch(
+    original: Callable[..., Any],
+    scheduler: Scheduler,
+    batch: ScheduleBatch,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Report the batch to the controller so that it decides while the device works.
+
+    In the overlap loop the launch returns at once, so the report follows it and costs the device
+    nothing. In the normal loop the call lasts as long as the step, so the report precedes it.
+    """
+    state = runtime.current()
+    kind = None if state is None or state.governor is None else _kind(batch)
+    if state is None or state.governor is None or kind is None:
+        return original(scheduler, batch, *args, **kwargs)
+    launched_s = now_s()
+    if scheduler.enable_overlap:
+        result = original(scheduler, batch, *args, **kwargs)
+        launch = _launched(batch, kind, scheduler.forward_ct, launched_s)
+        _report(state, state.governor, batch, launch)
+        return result
+    launch = _launched(batch, kind, scheduler.forward_ct + 1, launched_s)
+    _report(state, state.governor, batch, launch)
+    return original(scheduler, batch, *args, **kwargs)
+
+
+def after_launch_batch_sample(result: Any, scheduler: Scheduler, *args: Any, **kwargs: Any) -> None:
+    """End of an iteration of the overlap loop: the running batch becomes whole again."""
+    _return_parked(scheduler)
+
+
+def after_process_batch_result(
+    returned: Any, scheduler: Scheduler, batch: ScheduleBatch, result: Any
+) -> None:
+    """Measure the step; in the normal loop, the running batch becomes whole again."""
+    state = runtime.current()
+    if state is None:
+        return
+    if state.governor is not None and batch.forward_iter is not None:
+        rows = []
+        for req in batch.reqs:
+            record = runtime.record_of(req)
+            if record is not None:
+                rows.append((record, len(req.output_ids)))
+        state.governor.finished(batch.forward_iter, rows, now_s())
+    if not scheduler.enable_overlap:
+        _return_parked(scheduler)
+
+
+def _return_parked(scheduler: Scheduler) -> None:
+    state = runtime.current()
+    if state is not None and state.parked is not None:
+        aside, state.parked = state.parked, None
+        put_back(scheduler, aside)
+
+
+def _kind(batch: ScheduleBatch) -> StepKind | None:
+    mode = batch.forward_mode
+    if mode.is_mixed():
+        return StepKind.MIXED
+    if mode.is_decode():
+        return StepKind.DECODE
+    return StepKind.PREFILL if mode.is_extend() else None
+
+
+def _launched(batch: ScheduleBatch, kind: StepKind, step: int, launched_s: float) -> LaunchedStep:
+    return LaunchedStep(
+        step=step,
+        kind=kind,
+        rows=len(batch.reqs),
+        context_tokens=sum(len(req.origin_input_ids) + len(req.output_ids) for req in batch.reqs),
+        prefill_tokens=0 if kind is StepKind.DECODE else batch.extend_num_tokens or 0,
+        launched_s=launched_s,
+    )
+
+
+def _report(
+    state: runtime.SchedulerRuntime,
+    governor: EngineGovernor,
+    batch: ScheduleBatch,
+    launch: LaunchedStep,
+) -> None:
+    scheduler = state.scheduler
+    governor.launched(launch)
+    stats = scheduler.pool_stats_observer.get_pool_stats()
+    waiting = scheduler.waiting_queue
+    governor.observe(
+        read_table(_rows(state, batch, launch.kind), scheduler.chunked_req, governor),
+        for_step=launch.step + 1,
+        now_s=now_s(),
+        kv_used_tokens=min(int(stats.full_num_used), MAX_COUNT),
+        kv_total_tokens=min(scheduler.max_total_num_tokens, MAX_COUNT),
+        waiting_requests=len(waiting),
+        waiting_prefill_tokens=min(
+            sum(len(req.origin_input_ids) for req in itertools.islice(waiting, WAITING_SEEN)),
+            MAX_COUNT,
+        ),
+    )
+
+
+def _rows(state: runtime.SchedulerRuntime, batch: ScheduleBatch, kind: StepKind) -> Iterable[Req]:
+    """All rows that may take part in the step after this one."""
+    if kind is StepKind.PREFILL:
+        return itertools.chain(state.scheduler.running_batch.reqs, batch.reqs)
+    if state.parked is not None:
+        return itertools.chain(batch.reqs, state.parked.reqs)
+    rows: Iterable[Req] = batch.reqs
+    return rows

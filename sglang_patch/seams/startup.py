@@ -1,0 +1,111 @@
+"""Seam: start-up of the launcher and of each scheduler process."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from governor_protos.limits import MAX_COUNT
+from governor_protos.messages import Hello
+
+from sglang_patch import __version__, config, embedded
+from sglang_patch.breaker import CircuitBreaker
+from sglang_patch.config import EngineConfig
+from sglang_patch.errors import ConfigurationError
+from sglang_patch.governor import EngineGovernor, StepOrder
+from sglang_patch.link import ControllerLink
+from sglang_patch.seams import runtime, versions
+from sglang_patch.seams.unsupported import refuse_unsupported
+
+if TYPE_CHECKING:
+    import argparse
+
+    from sglang.srt.managers.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+
+def after_add_cli_args(returned: Any, parser: argparse.ArgumentParser) -> None:
+    """Let SGLang's argument parser accept the flag that :mod:`sglang_patch.config` has read."""
+    parser.add_argument(
+        config.FLAG,
+        metavar="ENDPOINT",
+        help="Governor: controller socket (ipc:///path, tcp://127.0.0.1:port or 'embedded')",
+    )
+
+
+def after_check_server_args(returned: Any, server_args: Any) -> None:
+    """Launcher: refuse what is not governed, check the hooks, start an embedded controller."""
+    from sglang_patch.seams.hooks import require_applied
+
+    settings = config.load()
+    refuse_unsupported(server_args)
+    require_applied("launcher")
+    if settings.endpoint == config.EMBEDDED:
+        embedded.start(settings)
+
+
+def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
+    """Scheduler: check the hooks, then connect (rank 0) or make ready to follow (other ranks)."""
+    from sglang_patch.seams.hooks import require_applied
+
+    require_applied("scheduler")
+    settings = config.load()
+    leads = scheduler.ps.attn_tp_rank == 0 and scheduler.ps.attn_cp_rank == 0
+    governor = _connect(scheduler, settings) if leads else None
+    state = runtime.SchedulerRuntime(scheduler=scheduler, governor=governor)
+    if governor is not None and scheduler.server_args.enable_metrics:
+        # SGLang points the Prometheus client at its folder first; importing earlier would miss it.
+        from sglang_patch.metrics import EngineMetrics
+
+        state.metrics = EngineMetrics(dp_rank=scheduler.ps.dp_rank or 0)
+    runtime.install(state)
+    scheduler._request_dispatcher += _dispatcher(state)
+    if governor is not None:
+        atexit.register(governor.close, "engine shut down")
+
+
+def _dispatcher(state: runtime.SchedulerRuntime) -> Any:
+    from sglang.utils import TypeBasedDispatcher
+
+    return TypeBasedDispatcher([(StepOrder, state.accept)])
+
+
+def _connect(scheduler: Scheduler, settings: EngineConfig) -> EngineGovernor:
+    endpoint = embedded.endpoint_of(settings)
+    if not endpoint:
+        raise ConfigurationError("GOVERNOR_ENDPOINT=embedded: no controller was started with it")
+    breaker = CircuitBreaker(settings.breaker_misses, settings.breaker_probe_ms / 1e3)
+    link = ControllerLink(endpoint, _hello(scheduler, settings), breaker)
+    logger.info("Governor %s: governed through %s", __version__, endpoint)
+    return EngineGovernor(settings, link, overlap=scheduler.enable_overlap)
+
+
+def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
+    args = scheduler.server_args
+    dp_rank = scheduler.ps.dp_rank or 0
+    name = settings.engine_id or f"{os.uname().nodename}-{os.getppid()}"
+    return Hello(
+        protocol_major=PROTOCOL_MAJOR,
+        protocol_minor=PROTOCOL_MINOR,
+        engine_id=f"{name}-dp{dp_rank}",
+        incarnation=uuid.uuid4().hex,
+        plugin_version=__version__,
+        sglang_version=versions.installed(),
+        model=str(args.served_model_name or args.model_path)[:1024],
+        tp_size=scheduler.ps.tp_size,
+        dp_rank=dp_rank,
+        overlap=bool(scheduler.enable_overlap),
+        max_running_requests=min(scheduler.max_running_requests, MAX_COUNT),
+        max_total_tokens=min(scheduler.max_total_num_tokens, MAX_COUNT),
+        max_context_tokens=min(scheduler.model_config.context_len, MAX_COUNT),
+        page_size=scheduler.page_size,
+        chunked_prefill_tokens=scheduler.chunked_prefill_size or -1,
+        speculative_algorithm=args.speculative_algorithm or "",
+        draft_lengths=[],
+        knobs=["branches"],
+    )

@@ -1,0 +1,89 @@
+"""Engine configurations that Governor does not govern, refused by name at start-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sglang_patch.errors import ConfigurationError
+
+
+class Refused(NamedTuple):
+    """One refused configuration: how to tell, its name, and what to do instead."""
+
+    applies: Callable[[Any], bool]
+    name: str
+    remedy: str
+
+
+def _set(field: str) -> Callable[[Any], bool]:
+    return lambda args: bool(getattr(args, field, False))
+
+
+def _above_one(field: str) -> Callable[[Any], bool]:
+    return lambda args: (getattr(args, field, 1) or 1) > 1
+
+
+REFUSED = (
+    Refused(_set("enable_dp_attention"), "--enable-dp-attention", "use plain --dp-size"),
+    Refused(_above_one("pp_size"), "--pp-size above 1", "use --tp-size"),
+    Refused(
+        lambda args: getattr(args, "disaggregation_mode", "null") not in ("null", None),
+        "--disaggregation-mode",
+        "govern an engine that both prefills and decodes",
+    ),
+    Refused(_set("enable_pdmux"), "--enable-pdmux", "leave it out"),
+    Refused(_set("dllm_algorithm"), "--dllm-algorithm", "diffusion models are not governed"),
+    Refused(_set("enable_hisparse"), "--enable-hisparse", "leave it out"),
+    Refused(_set("use_ray"), "--use-ray", "plugins do not load in Ray actors: leave it out"),
+    Refused(
+        lambda args: getattr(args, "device", None) == "mps",
+        "--device mps",
+        "MLX has a loop of its own",
+    ),
+    Refused(_set("is_embedding"), "--is-embedding", "embedding models have no decode steps"),
+    Refused(_set("enable_prefill_delayer"), "--enable-prefill-delayer", "leave it out"),
+    Refused(
+        _above_one("scheduler_recv_interval"),
+        "--scheduler-recv-interval above 1",
+        "decisions arrive with the requests: use 1",
+    ),
+    Refused(
+        _above_one("tokenizer_worker_num"),
+        "--tokenizer-worker-num above 1",
+        "plugins do not load in tokenizer workers: use 1",
+    ),
+    Refused(
+        lambda args: (
+            bool(getattr(args, "enable_mixed_chunk", False))
+            and not getattr(args, "disable_overlap_schedule", False)
+        ),
+        "--enable-mixed-chunk in the overlap loop",
+        "leave it out, or add --disable-overlap-schedule",
+    ),
+    Refused(
+        lambda args: getattr(args, "speculative_algorithm", None) is not None,
+        "--speculative-algorithm",
+        "speculative decoding is not governed yet: leave it out",
+    ),
+    Refused(
+        lambda args: bool(getattr(args, "enable_beam_search", False)),
+        "--enable-beam-search",
+        "leave it out",
+    ),
+)
+
+
+def refuse_unsupported(server_args: Any) -> None:
+    """Refuse what Governor does not govern.
+
+    Raises:
+        ConfigurationError: naming every refused option with its remedy, and the way out.
+    """
+    found = [f"{item.name}: {item.remedy}" for item in REFUSED if item.applies(server_args)]
+    if found:
+        raise ConfigurationError(
+            "Governor does not govern this configuration. "
+            + "; ".join(found)
+            + ". Or unset GOVERNOR_ENDPOINT and GOVERNOR_CONFIG to run stock SGLang"
+        )
