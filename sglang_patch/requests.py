@@ -29,6 +29,7 @@ OPPORTUNISTIC = "opportunistic"
 
 MAX_GROUP_CHARS = 128
 MAX_SLO_MS = 3.6e6
+MAX_INT = (1 << 63) - 1
 _OURS = ("branch_group", "branch_role", "ttft_slo_ms", "tpot_slo_ms")
 _SCALARS = (type(None), bool, int, float, str)
 
@@ -99,19 +100,22 @@ def _check_flat(key: Any, value: Any) -> None:
         raise RequestFieldError(repr(key)[:64], "names must be strings")
     if key.startswith("_governor"):
         raise RequestFieldError(key[:64], "names that start with '_governor' are reserved")
-    items: Any = ()
+    items: list[Any] = [value]
     if isinstance(value, dict) and key not in _OURS:
         if not all(isinstance(name, str) for name in value):
             raise RequestFieldError(key[:64], "names must be strings")
-        items = value.values()
+        items = list(value.values())
     elif isinstance(value, list) and key not in _OURS:
         items = value
     elif not isinstance(value, _SCALARS):
         raise RequestFieldError(key[:64], f"must be a plain value, not {type(value).__name__}")
-    if not all(isinstance(item, _SCALARS) for item in items):
-        raise RequestFieldError(
-            key[:64], "may hold plain values only; SGLang cannot carry deeper nesting"
-        )
+    for item in items:
+        if not isinstance(item, _SCALARS):
+            raise RequestFieldError(
+                key[:64], "may hold plain values only; SGLang cannot carry deeper nesting"
+            )
+        if isinstance(item, int) and not -MAX_INT - 1 <= item <= MAX_INT:
+            raise RequestFieldError(key[:64], "holds a number that does not fit 64 bits")
 
 
 def _group(params: dict[str, Any]) -> str | None:

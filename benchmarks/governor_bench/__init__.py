@@ -1,0 +1,1 @@
+"""Load client, demo, checks and benches: what the README's figures are made with."""

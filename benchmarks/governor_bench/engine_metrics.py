@@ -1,0 +1,68 @@
+"""Reading Governor's counters from an engine's ``/metrics``."""
+
+from __future__ import annotations
+
+import urllib.request
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+MAX_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class GovernorCounters:
+    """Totals over all data-parallel ranks of one engine since its start."""
+
+    outcomes: dict[str, int]
+    """Governed steps by outcome: applied, late, stale, invalid, none."""
+    falls: dict[str, int]
+    parked_row_steps: int
+    vetoed_steps: int
+    connected: bool
+    """Whether every rank's controller answers."""
+
+    @property
+    def governed_steps(self) -> int:
+        return sum(self.outcomes.values())
+
+    def since(self, before: GovernorCounters) -> GovernorCounters:
+        """What was counted after ``before``."""
+        return GovernorCounters(
+            outcomes={k: v - before.outcomes.get(k, 0) for k, v in self.outcomes.items()},
+            falls={k: v - before.falls.get(k, 0) for k, v in self.falls.items()},
+            parked_row_steps=self.parked_row_steps - before.parked_row_steps,
+            vetoed_steps=self.vetoed_steps - before.vetoed_steps,
+            connected=self.connected,
+        )
+
+
+def read_counters(engine_url: str) -> GovernorCounters:
+    """Fetch and sum up the counters; the engine must run with ``--enable-metrics``."""
+    with urllib.request.urlopen(f"{engine_url}/metrics", timeout=10) as reply:  # noqa: S310
+        text = reply.read(MAX_BYTES).decode()
+    outcomes: dict[str, int] = {}
+    falls: dict[str, int] = {}
+    plain: dict[str, int] = {}
+    connected: list[bool] = []
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "governor_governed_steps_total":
+                _add(outcomes, sample.labels["outcome"], sample.value)
+            elif sample.name == "governor_falls_total":
+                _add(falls, sample.labels["reason"], sample.value)
+            elif sample.name == "governor_connected":
+                connected.append(sample.value == 1)
+            elif sample.name.startswith("governor_"):
+                _add(plain, sample.name, sample.value)
+    return GovernorCounters(
+        outcomes=outcomes,
+        falls=falls,
+        parked_row_steps=plain.get("governor_parked_row_steps_total", 0),
+        vetoed_steps=plain.get("governor_vetoed_steps_total", 0),
+        connected=bool(connected) and all(connected),
+    )
+
+
+def _add(totals: dict[str, int], key: str, value: float) -> None:
+    totals[key] = totals.get(key, 0) + int(value)

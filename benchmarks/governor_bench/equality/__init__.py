@@ -1,0 +1,1 @@
+"""Is governed output token-identical to stock output? The master check."""

@@ -1,0 +1,1 @@
+"""Requests, the client that sends them, and what is measured of them."""

@@ -1,0 +1,205 @@
+"""The engine's end of the wire against a ROUTER that behaves, and one that does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from governor_protos import decode_to_controller, encode
+from governor_protos.messages import Decision, Goodbye, Hello, Refusal, Rows, Snapshot, Welcome
+
+from sglang_patch.breaker import BreakerState, CircuitBreaker
+from sglang_patch.fallback import FallReason
+from sglang_patch.link import ControllerLink, LinkState
+
+HELLO = Hello(
+    1, 0, "engine", "i", "0", "0", "m", 1, 0, False, 8, 64, 64, 1, -1, "", [], ["branches"]
+)
+WELCOME = Welcome(1, 0, "c", "0", "taper", 4096)
+
+
+def snapshot(step: int) -> Snapshot:
+    return Snapshot(step, Rows(), 0, 0, 0, 0, [], 0)
+
+
+def decision(step: int) -> Decision:
+    return Decision(step, 4, b"", [], "taper", 0, 0, 0, 0)
+
+
+class FakeController:
+    """A ROUTER socket that says what a test tells it to."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self.socket.bind(endpoint)
+        self.peer = b""
+
+    def receive(self) -> object:
+        assert self.socket.poll(5000), "nothing arrived"
+        self.peer, frame = self.socket.recv_multipart()
+        return decode_to_controller(frame)
+
+    def say(self, frame: bytes) -> None:
+        self.socket.send_multipart([self.peer, frame])
+
+    def close(self) -> None:
+        self.socket.close()
+        self.context.term()
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> str:
+    return f"ipc://{tmp_path}/c.sock"
+
+
+@pytest.fixture
+def controller(endpoint: str) -> Iterator[FakeController]:
+    fake = FakeController(endpoint)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def link(endpoint: str, controller: FakeController) -> Iterator[ControllerLink]:
+    made = ControllerLink(endpoint, HELLO, CircuitBreaker(3, 0.05))
+    yield made
+    made.close("test over")
+
+
+def until(link: ControllerLink, holds: Callable[[], bool]) -> None:
+    """Poll the link, as a scheduler does, until something holds."""
+    deadline_s = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline_s, f"still {link.state}, {link.breaker.state}"
+        link.poll(time.perf_counter())
+        time.sleep(0.002)
+
+
+def introduce(link: ControllerLink, controller: FakeController) -> None:
+    deadline_s = time.monotonic() + 10
+    while not controller.socket.poll(10):
+        assert time.monotonic() < deadline_s
+        link.poll(time.perf_counter())
+    assert controller.receive() == HELLO
+    controller.say(encode(WELCOME))
+    until(link, lambda: link.state is LinkState.READY)
+
+
+def next_snapshot(controller: FakeController) -> Snapshot:
+    message = controller.receive()
+    while not isinstance(message, Snapshot):
+        message = controller.receive()
+    return message
+
+
+def test_introduces_itself_asks_and_keeps_the_newest_answer(
+    link: ControllerLink, controller: FakeController
+) -> None:
+    assert link.trouble() is FallReason.DISCONNECTED
+    assert not link.ask(snapshot(1), 0.0)
+    introduce(link, controller)
+    assert link.ask(snapshot(5), 0.0)
+    assert next_snapshot(controller).for_step == 5
+    for step in (4, 5, 3):
+        controller.say(encode(decision(step)))
+    until(link, lambda: link.has_fresh(5))
+    time.sleep(0.05)
+    link.poll(time.perf_counter())
+    assert link.has_fresh(5)
+
+
+def test_silence_opens_the_breaker_and_an_answer_closes_it(
+    link: ControllerLink, controller: FakeController
+) -> None:
+    introduce(link, controller)
+    for step in range(1, 6):
+        link.ask(snapshot(step), time.perf_counter())
+    assert link.breaker.state is BreakerState.OPEN
+    assert link.trouble() is FallReason.BREAKER_OPEN
+    assert not link.ask(snapshot(9), time.perf_counter())
+    until(link, lambda: link.breaker.state is BreakerState.HALF_OPEN)
+    next_snapshot(controller)
+    controller.say(encode(WELCOME))
+    until(link, lambda: link.is_asking)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"", b"\xff" * 40, b"\x00" * 2000, encode(snapshot(1)), encode(decision(10**9))],
+    ids=["empty", "noise", "zeros", "wrong direction", "step never asked"],
+)
+def test_garbage_is_counted_and_never_applied(
+    link: ControllerLink, controller: FakeController, frame: bytes
+) -> None:
+    introduce(link, controller)
+    link.ask(snapshot(5), 0.0)
+    next_snapshot(controller)
+    controller.say(frame)
+    until(link, lambda: link.invalid_replies == 1)
+    assert link.decision is None
+    assert link.trouble() is FallReason.INVALID
+    controller.say(encode(decision(5)))
+    until(link, lambda: link.has_fresh(5))
+    assert link.trouble() is FallReason.NO_REPLY
+
+
+def test_a_controller_that_forgot_the_engine_is_introduced_again(
+    link: ControllerLink, controller: FakeController
+) -> None:
+    introduce(link, controller)
+    link.ask(snapshot(5), 0.0)
+    next_snapshot(controller)
+    controller.say(encode(Refusal(1, 0, "unknown_engine", "who?")))
+    until(link, lambda: link.state is LinkState.INTRODUCING)
+    introduce(link, controller)
+
+
+def test_an_incompatible_controller_is_refused(
+    link: ControllerLink, controller: FakeController, caplog: pytest.LogCaptureFixture
+) -> None:
+    introduce(link, controller)
+    controller.say(encode(Refusal(9, 1, "incompatible_version", "engine 1.0, controller 9.1")))
+    until(link, lambda: link.state is LinkState.REFUSED)
+    assert link.trouble() is FallReason.REFUSED
+    assert "9.1" in caplog.text
+    assert "1.0" in caplog.text
+    assert not link.ask(snapshot(6), 0.0)
+
+
+def test_a_controller_that_leaves_and_returns_is_found_again(
+    endpoint: str, link: ControllerLink, controller: FakeController
+) -> None:
+    introduce(link, controller)
+    controller.say(encode(Goodbye("restart")))
+    until(link, lambda: link.state is LinkState.INTRODUCING)
+    introduce(link, controller)
+
+
+def test_waiting_is_bounded_and_ends_with_the_answer(
+    link: ControllerLink, controller: FakeController
+) -> None:
+    introduce(link, controller)
+    link.wait(5, 10.0)  # nothing was asked: returns at once, or the test times out
+    link.ask(snapshot(5), 0.0)
+    link.wait(5, 0.01)
+    assert not link.has_fresh(5)
+    next_snapshot(controller)
+    controller.say(encode(decision(5)))
+    link.wait(5, 10.0)
+    assert link.has_fresh(5)
+
+
+def test_nothing_listens_at_all(tmp_path: Path) -> None:
+    alone = ControllerLink(f"ipc://{tmp_path}/none.sock", HELLO, CircuitBreaker(3, 0.05))
+    for step in range(20):
+        alone.poll(float(step))
+        alone.ask(snapshot(step), float(step))
+        alone.wait(step, 10.0)
+    assert alone.trouble() is FallReason.DISCONNECTED
+    alone.close("done")

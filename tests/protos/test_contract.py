@@ -1,0 +1,173 @@
+"""The wire contract: golden frames, versions, limits, hostile bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from governor_protos import BadFrame, decode_to_controller, decode_to_engine, encode, limits
+from governor_protos.columns import ROW_COLUMNS, pack, unpack
+from governor_protos.messages import (
+    Band,
+    Decision,
+    Goodbye,
+    Hello,
+    Refusal,
+    Rows,
+    Snapshot,
+    StepFeedback,
+    Welcome,
+    Wire,
+)
+from governor_protos.schema import json_schema
+from hypothesis import given
+from hypothesis import strategies as st
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def rows(count: int) -> Rows:
+    return Rows(
+        **{
+            name: pack(code, [index % 100 for index in range(count)])
+            for name, code in ROW_COLUMNS.items()
+        }
+    )
+
+
+EXAMPLES: dict[str, Wire] = {
+    "hello": Hello(
+        1, 0, "host-1-dp0", "abc", "0.1.0", "0.5.17", "m", 1, 0, True, 64, 4096, 2048, 1, 512, "",
+        [], ["branches"],
+    ),
+    "welcome": Welcome(1, 0, "controller-1", "0.1.0", "taper", 4096),
+    "refusal": Refusal(2, 3, "incompatible_version", "engine 1.0, controller 2.3"),
+    "snapshot": Snapshot(
+        7, rows(3), 100, 4096, 2, 64, [StepFeedback(6, 0, 3, 120, 0, 0.0125, 0, 1)], 5
+    ),
+    "decision": Decision(
+        7, 4, pack("I", [2]), [Band(1, 2, 8), Band(64, 1, 0)], "taper", 0.02, 0.015, 0.025, 0.03
+    ),
+    "goodbye": Goodbye("bye"),
+}  # fmt: skip
+
+
+def decode(name: str, frame: bytes) -> Wire:
+    if name in ("hello", "snapshot"):
+        return decode_to_controller(frame)
+    return decode_to_engine(frame)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_golden_frame_still_decodes_and_encodes(name: str) -> None:
+    """Frames of contract 1.0, as released. They may never change: a peer out there sends them."""
+    frame = (GOLDEN / f"{name}-1.0.msgpack").read_bytes()
+    assert decode(name, frame) == EXAMPLES[name]
+    assert encode(EXAMPLES[name]) == frame
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_fields_of_a_newer_minor_version_are_tolerated(name: str) -> None:
+    newer = msgspec.msgpack.encode(
+        [*msgspec.msgpack.decode(encode(EXAMPLES[name])), "new", {"a": 1}]
+    )
+    assert decode(name, newer) == EXAMPLES[name]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_frame_cut_anywhere_is_refused(name: str) -> None:
+    frame = encode(EXAMPLES[name])
+    for length in range(len(frame)):
+        with pytest.raises(BadFrame):
+            decode(name, frame[:length])
+
+
+def test_messages_do_not_cross_directions() -> None:
+    with pytest.raises(BadFrame):
+        decode_to_engine(encode(EXAMPLES["snapshot"]))
+    with pytest.raises(BadFrame):
+        decode_to_controller(encode(EXAMPLES["decision"]))
+
+
+def test_oversized_frame_is_refused_unread() -> None:
+    with pytest.raises(BadFrame, match="bytes"):
+        decode_to_engine(b"\x00" * (limits.MAX_FRAME_BYTES + 1))
+
+
+BROKEN_DECISIONS = [
+    {"lease_steps": 0},
+    {"lease_steps": limits.MAX_LEASE_STEPS + 1},
+    {"for_step": -1},
+    {"park": b"123"},
+    {"park": b"\x00" * 4 * (limits.MAX_ROWS + 1)},
+    {"orders": [Band(4, 1, 1), Band(4, 1, 1)]},
+    {"orders": [Band(n, 1, 1) for n in range(limits.MAX_BANDS + 1)]},
+    {"orders": [Band(1, -2, 0)]},
+    {"policy": "x" * (limits.MAX_TEXT + 1)},
+    {"predicted_step_s": float("nan")},
+    {"predicted_step_s": float("inf")},
+    {"predicted_step_s": -1.0},
+    {"slack_s": float("nan")},
+]
+
+
+@pytest.mark.parametrize("change", BROKEN_DECISIONS, ids=str)
+def test_decision_out_of_bounds_is_refused(change: dict[str, object]) -> None:
+    broken = msgspec.structs.replace(EXAMPLES["decision"], **change)
+    with pytest.raises(BadFrame):
+        decode_to_engine(encode(broken))
+
+
+@pytest.mark.parametrize("column", ROW_COLUMNS)
+def test_uneven_columns_are_refused(column: str) -> None:
+    whole = EXAMPLES["snapshot"]
+    torn = msgspec.structs.replace(whole.rows, **{column: getattr(whole.rows, column) + b"\x00"})
+    with pytest.raises(BadFrame, match=r"rows\."):
+        decode_to_controller(encode(msgspec.structs.replace(whole, rows=torn)))
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_decoded_or_refused(frame: bytes) -> None:
+    for decoder in (decode_to_engine, decode_to_controller):
+        try:
+            decoder(frame)
+        except BadFrame:
+            continue
+
+
+@given(st.data(), st.sampled_from(sorted(EXAMPLES)))
+def test_flipped_bits_are_decoded_or_refused(data: st.DataObject, name: str) -> None:
+    frame = bytearray(encode(EXAMPLES[name]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(frame) - 1))
+        frame[at] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        decode(name, bytes(frame))
+    except BadFrame:
+        return
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
+def test_columns_round_trip(values: list[int]) -> None:
+    assert list(unpack("I", pack("I", values))) == values
+
+
+def test_json_schema_describes_every_message() -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert {"Hello", "Welcome", "Refusal", "Snapshot", "Decision", "Goodbye"} <= set(
+        schema["$defs"]
+    )
+    validator = jsonschema.Draft202012Validator(schema)
+    for message in EXAMPLES.values():
+        validator.validate(json.loads(msgspec.json.encode(message)))
+
+
+def test_largest_snapshot_fits_a_frame() -> None:
+    largest = msgspec.structs.replace(EXAMPLES["snapshot"], rows=rows(limits.MAX_ROWS))
+    frame = encode(largest)
+    assert len(frame) < limits.MAX_FRAME_BYTES
+    assert decode_to_controller(frame) == largest
