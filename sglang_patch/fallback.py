@@ -5,13 +5,13 @@ Lateness is judged in steps, never by a clock, so it is the same wherever it is 
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import NamedTuple
 
 from governor_protos.messages import Decision, Outcome
 
 
-class FallReason(str, Enum):
+class FallReason(StrEnum):
     """Why a governed step ran without a decision made for it."""
 
     LATE = "late"

@@ -66,7 +66,7 @@ class EngineGovernor:
         self._roles: list[int] = []
         self._meter = StepMeter()
         self._footing: Footing | None = None
-        self._planned_outcome = Outcome.NONE
+        self._planned_outcome = Outcome.UNGOVERNED
         self._planned_parked = 0
         self._next_idle_poll_s = 0.0
         self.tally = Tally()
@@ -140,7 +140,7 @@ class EngineGovernor:
             record.parked_steps = 0
         footing = self._footing
         self._planned_parked = len(parked)
-        self._planned_outcome = Outcome.NONE if footing is None else footing.outcome
+        self._planned_outcome = Outcome.UNGOVERNED if footing is None else footing.outcome
         if footing is None:
             return
         tally = self.tally

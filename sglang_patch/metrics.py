@@ -31,6 +31,7 @@ class EngineMetrics:
         self._outcomes = {
             outcome.name.lower(): outcomes.labels(**labels, outcome=outcome.name.lower())
             for outcome in Outcome
+            if outcome is not Outcome.UNGOVERNED
         }
         falls = prometheus_client.Counter(
             "governor_falls",

@@ -25,7 +25,7 @@ class LaunchedStep:
     prefill_tokens: int
     launched_s: float
     parked_rows: int = 0
-    outcome: Outcome = Outcome.NONE
+    outcome: Outcome = Outcome.UNGOVERNED
 
 
 class StepMeter:

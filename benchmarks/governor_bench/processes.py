@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
@@ -33,10 +34,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def get_json(url: str, timeout_s: float = 10.0) -> dict[str, object]:
+def get_json(url: str, timeout_s: float = 10.0) -> dict[str, Any]:
     """GET a small JSON object from a server of ours."""
     with urllib.request.urlopen(url, timeout=timeout_s) as reply:  # noqa: S310 - our own URL
-        decoded: dict[str, object] = msgspec.json.decode(reply.read(16 << 20), type=dict)
+        decoded: dict[str, Any] = msgspec.json.decode(reply.read(16 << 20), type=dict)
         return decoded
 
 
@@ -124,7 +125,7 @@ class ManagedProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def __enter__(self) -> ManagedProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -178,10 +179,10 @@ class Controller(ManagedProcess):
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310
             pass
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         return get_json(f"{self.url}/v1/status")
 
-    def steps(self, last: int = 4096, engine: str = "") -> list[dict[str, object]]:
+    def steps(self, last: int = 4096, engine: str = "") -> list[dict[str, Any]]:
         """Records of recent steps, oldest first."""
         query = f"?last={last}" + (f"&engine={engine}" if engine else "")
         steps = get_json(f"{self.url}/v1/steps{query}")["steps"]

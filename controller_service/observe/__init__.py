@@ -1,0 +1,1 @@
+"""What the controller tells people: statistics, Prometheus metrics, the HTTP side."""

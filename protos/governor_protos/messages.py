@@ -68,7 +68,7 @@ class StepKind(IntEnum):
 
 
 class Outcome(IntEnum):
-    """What became of the controller's decision at one governed step."""
+    """What became of the controller's decision at one step."""
 
     APPLIED = 0
     """A decision made for this very step was applied."""
@@ -80,6 +80,8 @@ class Outcome(IntEnum):
     """The newest reply could not be used: stock behaviour."""
     NONE = 4
     """No decision was at hand: stock behaviour."""
+    UNGOVERNED = 5
+    """There was nothing to decide: a prefill step, or no row that could be parked."""
 
 
 class Wire(msgspec.Struct, array_like=True, frozen=True, tag=True):

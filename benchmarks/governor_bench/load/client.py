@@ -132,7 +132,7 @@ class LoadClient:
                 else:
                     async for line in reply.content:
                         self._take(line, result)
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             result.error = f"{type(error).__name__}: {error}"
         if abort is not None:
             await abort

@@ -1,0 +1,58 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(VENV)/uv/bin/uv
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup models demo serve test bench lint format requirements clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## install the engine, the controller and the tools into .venv
+
+$(UV):
+	$(PYTHON) -m venv $(VENV)/uv
+	$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.ready: requirements/dev.txt pyproject.toml | $(UV)
+	test -x $(BIN)/python || $(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip install --python $(BIN)/python -r requirements/dev.txt
+	$(UV) pip install --python $(BIN)/python --no-deps -e .
+	touch $@
+
+models: setup ## train the tiny models (once; about two minutes, cached)
+	$(BIN)/python -m governor_bench.tiny_models
+
+demo: setup ## what Governor does for users, on a CPU, in a few minutes
+	$(BIN)/governor demo --folder build/demo
+
+serve: setup ## engine and controller on a CPU, left running for you to try
+	$(BIN)/governor up
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint ## everything that runs without a GPU
+	$(BIN)/python -m pytest
+
+bench: setup ## decision latency and overhead on this machine
+	$(BIN)/governor bench decision --json build/bench/decision.json
+	$(BIN)/governor bench overhead --json build/bench/overhead.json
+
+format: setup ## let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+requirements: $(UV) ## compile the requirement files anew from pyproject.toml
+	$(UV) pip compile --quiet --no-header --upgrade --python-version 3.11 \
+		pyproject.toml -o requirements/controller.txt
+	$(UV) pip compile --quiet --no-header --upgrade --python-version 3.11 --all-extras \
+		pyproject.toml -o requirements/dev.txt
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

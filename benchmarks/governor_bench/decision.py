@@ -1,0 +1,178 @@
+"""``governor bench decision``: how long a decision takes over the real wire.
+
+A snapshot is sent to a real controller process and its decision awaited, as an engine would; the
+same bytes go to a bare ROUTER that echoes them. The two take turns in blocks within one run, so
+that their ratio holds on a noisy machine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR, decode_to_engine, encode
+from governor_protos.columns import ROW_COLUMNS, pack
+from governor_protos.messages import Decision, Hello, Role, Rows, Snapshot, StepFeedback, Welcome
+from rich.progress import Progress
+
+from governor_bench.processes import Controller, workspace
+
+BLOCK = 50
+WARM_UP = 200
+REPLY_TIMEOUT_MS = 5000
+STEP_MODEL = (7e-3, 40e-6, 15e-9)
+"""T = a + b*rows + c*context in seconds: a 32B model on eight GPUs."""
+
+
+class NoReply(RuntimeError):
+    """The peer did not answer in time."""
+
+
+def measure(
+    sizes: list[int], samples: int, policy: str, predictor: str, progress: Progress
+) -> list[dict[str, Any]]:
+    """Round-trip times by number of rows.
+
+    Returns:
+        For each size: ``rows``, ``p50_us``, ``p99_us``, ``echo_p50_us``, ``echo_p99_us``,
+        ``ratio_p50`` (decision to echo), ``frame_bytes``.
+    """
+    with (
+        workspace() as folder,
+        Controller(folder, policy=policy, predictor=predictor) as controller,
+    ):
+        controller.wait_ready()
+        echo_endpoint = f"ipc://{folder}/echo.sock"
+        echo = multiprocessing.get_context("spawn").Process(
+            target=_echo_forever, args=(echo_endpoint,), daemon=True
+        )
+        echo.start()
+        try:
+            return [
+                _one_size(rows, samples, controller.endpoint, echo_endpoint, progress)
+                for rows in sizes
+            ]
+        finally:
+            echo.kill()
+            echo.join()
+
+
+def _one_size(
+    rows: int, samples: int, endpoint: str, echo_endpoint: str, progress: Progress
+) -> dict[str, Any]:
+    task = progress.add_task(f"{rows} rows", total=samples)
+    context = zmq.Context()
+    engine = _connect(context, endpoint, f"bench-{rows}")
+    echo = _connect(context, echo_endpoint, f"echo-{rows}")
+    _introduce(engine, f"bench-{rows}")
+    step = 1
+    for _ in range(WARM_UP):
+        _ask(engine, encode(_snapshot(step, rows)), _is_decision)
+        step += 1
+    frame = b""
+    decision_us: list[float] = []
+    echo_us: list[float] = []
+    while len(decision_us) < samples:
+        for _ in range(BLOCK):
+            frame = encode(_snapshot(step, rows))
+            step += 1
+            decision_us.append(_ask(engine, frame, _is_decision))
+        for _ in range(BLOCK):
+            echo_us.append(_ask(echo, frame, lambda reply: True))
+        progress.advance(task, BLOCK)
+    engine.close()
+    echo.close()
+    context.term()
+    p50, p99 = np.quantile(decision_us, [0.5, 0.99])
+    echo_p50, echo_p99 = np.quantile(echo_us, [0.5, 0.99])
+    return {
+        "rows": rows,
+        "p50_us": round(float(p50), 1),
+        "p99_us": round(float(p99), 1),
+        "echo_p50_us": round(float(echo_p50), 1),
+        "echo_p99_us": round(float(echo_p99), 1),
+        "ratio_p50": round(float(p50 / echo_p50), 2),
+        "frame_bytes": len(frame),
+    }
+
+
+def _connect(context: zmq.Context[Any], endpoint: str, name: str) -> zmq.Socket[bytes]:
+    socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.ROUTING_ID, name.encode())
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(endpoint)
+    return socket
+
+
+def _introduce(engine: zmq.Socket[bytes], name: str) -> None:
+    hello = Hello(
+        PROTOCOL_MAJOR, PROTOCOL_MINOR, name, "bench", "bench", "bench", "bench", 1, 0, True,
+        4096, 1 << 24, 8192, 1, 8192, "", [], ["branches"],
+    )  # fmt: skip
+    _ask(engine, encode(hello), lambda reply: isinstance(decode_to_engine(reply), Welcome))
+
+
+def _is_decision(reply: bytes) -> bool:
+    return isinstance(decode_to_engine(reply), Decision)
+
+
+def _ask(socket: zmq.Socket[bytes], frame: bytes, accept: Callable[[bytes], bool]) -> float:
+    """Send one frame and wait for its answer; microseconds between the two."""
+    start_s = time.perf_counter()
+    socket.send(frame)
+    if not socket.poll(REPLY_TIMEOUT_MS):
+        raise NoReply(f"no answer within {REPLY_TIMEOUT_MS} ms")
+    reply = socket.recv()
+    taken_s = time.perf_counter() - start_s
+    if not accept(reply):
+        raise NoReply(f"unexpected answer: {reply[:80]!r}")
+    return taken_s * 1e6
+
+
+def _snapshot(step: int, rows: int) -> Snapshot:
+    """A batch in which half the rows are extra branches of requests of eight."""
+    rng = np.random.default_rng(step)
+    context = rng.integers(128, 8192, rows)
+    branching = np.arange(rows) < rows // 2
+    columns: dict[str, Any] = {
+        "request_id": np.arange(1, rows + 1),
+        "group_id": np.where(branching, 1 + np.arange(rows) // 8, 0),
+        "role": np.where(
+            branching,
+            np.where(np.arange(rows) % 8 == 0, Role.TRUNK, Role.OPPORTUNISTIC),
+            Role.SERIAL,
+        ),
+        "flags": np.zeros(rows, int),
+        "context_tokens": context,
+        "output_tokens": context // 4,
+        "max_new_tokens": np.full(rows, 1024),
+        "priority": np.zeros(rows, int),
+        "parked_steps": rng.integers(0, 3, rows),
+        "age_s": rng.uniform(1, 20, rows),
+        "since_first_token_s": rng.uniform(0.5, 19, rows),
+        "since_last_token_s": rng.uniform(0, 0.02, rows),
+        "ttft_slo_s": np.full(rows, 1.0),
+        "tpot_slo_s": np.full(rows, 0.05),
+    }
+    packed = {name: pack(code, columns[name].tolist()) for name, code in ROW_COLUMNS.items()}
+    fixed, per_row, per_token = STEP_MODEL
+    ran = int(rng.integers(rows // 2, rows + 1)) if rows > 1 else 1
+    tokens = int(context[:ran].sum())
+    feedback = StepFeedback(
+        step - 1, 0, ran, tokens, 0, fixed + per_row * ran + per_token * tokens, 0, rows - ran
+    )
+    return Snapshot(step, Rows(**packed), 1000, 1 << 24, 0, 0, [feedback], 0)
+
+
+def _echo_forever(endpoint: str) -> None:
+    socket = zmq.Context().socket(zmq.ROUTER)
+    if endpoint.startswith("ipc://"):
+        Path(endpoint[6:]).unlink(missing_ok=True)
+    socket.bind(endpoint)
+    while True:
+        socket.send_multipart(socket.recv_multipart())

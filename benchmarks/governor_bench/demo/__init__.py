@@ -1,0 +1,1 @@
+"""``make demo``: one engine, one load, three policies in turns."""

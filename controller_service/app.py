@@ -1,0 +1,83 @@
+"""Puts a controller together, runs it, and takes it apart again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import zmq
+
+from controller_service.config import ControllerConfig
+from controller_service.controller import Controller
+from controller_service.endpoint import bind, claimed
+from controller_service.http_server import HttpThread, address_of, listen
+from controller_service.loop_calls import LoopCalls
+from controller_service.server import Server, make_router
+
+logger = logging.getLogger(__name__)
+
+STDIN_FD = 0
+
+SWITCH_INTERVAL_S = 5e-4
+"""How long another thread (HTTP, training) may keep Python from the loop: a tenth of the default,
+which alone would be more than most steps can wait."""
+
+
+def serve(config: ControllerConfig, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM, SIGINT or, if so configured, the end of standard input.
+
+    Args:
+        announce: told one line once engines can connect.
+
+    Raises:
+        ValueError: a policy, predictor, endpoint or HTTP address that cannot be used.
+    """
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # one ready line is enough
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    controller = Controller(config)
+    calls = LoopCalls()
+    with (
+        listen(config) as http_socket,
+        claimed(config.endpoint),
+        zmq.Context() as context,
+        make_router(context) as router,
+    ):
+        endpoint = bind(router, config.endpoint)
+        server = Server(controller, router, calls)
+        http = HttpThread(server, http_socket)
+        _stop_on_signals(server)
+        if config.exit_with_parent:
+            _stop_at_end_of_input(server)
+        http.start()
+        announce(
+            f"governor: ready at {endpoint}, http://{address_of(http_socket)}, "
+            f"policy {controller.policy.label}"
+        )
+        server.run()
+        http.stop()
+
+
+def _stop_on_signals(server: Server) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+
+
+def _stop_at_end_of_input(server: Server) -> None:
+    """The launcher holds our standard input open; when it dies, however it dies, that ends."""
+
+    def wait() -> None:
+        try:
+            while os.read(STDIN_FD, 4096):
+                continue
+        except OSError as error:
+            logger.warning("standard input cannot be read (%s): stopping", error.strerror)
+        server.stop()
+
+    threading.Thread(target=wait, name="governor-parent", daemon=True).start()

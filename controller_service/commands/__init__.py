@@ -1,0 +1,1 @@
+"""Subcommands of ``governor``, one file each; see :mod:`controller_service.cli`."""

@@ -1,0 +1,41 @@
+"""``governor policy``."""
+
+from __future__ import annotations
+
+import click
+
+from controller_service.commands.client import call, controller_option
+
+
+@click.group()
+def policy() -> None:
+    """Show, list or switch the policy of a running controller."""
+
+
+@policy.command("set")
+@click.argument("name")
+@controller_option
+def set_policy(name: str, controller: str) -> None:
+    """Switch to policy NAME, such as taper or cap:2, from the next step on."""
+    answer = call(controller, "/v1/policy", {"policy": name})
+    click.echo(f"policy: {answer['policy']} (was {answer['previous']})")
+
+
+@policy.command()
+@controller_option
+def show(controller: str) -> None:
+    """Print the policy that runs."""
+    click.echo(call(controller, "/v1/status")["policy"])
+
+
+@policy.command("list")
+def list_policies() -> None:
+    """List the policies that this installation has."""
+    from controller_service.policies.registry import UnknownPolicy, policy_kinds  # noqa: PLC0415
+
+    try:
+        kinds = policy_kinds()
+    except UnknownPolicy as error:
+        raise click.ClickException(str(error)) from error
+    for kind in kinds.values():
+        click.echo(f"{kind.name:10} {kind.summary}" + (f"  ({kind.usage})" if kind.usage else ""))

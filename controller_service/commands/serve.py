@@ -1,0 +1,43 @@
+"""``governor serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller_service.config import ConfigError, default_endpoint, load_config
+from controller_service.predictors.registry import predictor_names
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.option("--config", type=FILE, help="YAML file with these settings; flags override it.")
+@click.option("--endpoint", help=f"Where engines connect.  [default: {default_endpoint()}]")
+@click.option("--policy", help="Such as taper, cap:2, eager, off.  [default: taper]")
+@click.option("--predictor", type=click.Choice(predictor_names()), help="[default: linear]")
+@click.option(
+    "--http", metavar="HOST:PORT", help="Health, metrics, API.  [default: 127.0.0.1:9470]"
+)
+@click.option("--http-allow-remote", is_flag=True, default=None, help="Let --http leave loopback.")
+@click.option(
+    "--http-fallback-any", is_flag=True, default=None, help="Take a free port if it is taken."
+)
+@click.option("--exit-with-parent", is_flag=True, default=None, help="End when stdin ends.")
+@click.option("--lease-steps", type=int, help="Steps that standing orders hold.  [default: 4]")
+@click.option("--log-level", help="debug, info, warning or error.  [default: info]")
+def serve(config: Path | None, **settings: Any) -> None:
+    """Run the controller until it is told to stop."""
+    try:
+        configured = load_config(config, settings)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    # Loading the predictors takes a second; a wrong flag should not.
+    from controller_service.app import serve as run  # noqa: PLC0415
+
+    try:
+        run(configured, click.echo)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error

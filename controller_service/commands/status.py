@@ -1,0 +1,46 @@
+"""``governor status``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from controller_service.commands.client import call, controller_option
+
+
+@click.command()
+@controller_option
+@click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
+def status(controller: str, as_json: bool) -> None:
+    """Show the controller and its engines."""
+    answer = call(controller, "/v1/status")
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+        return
+    click.echo(
+        f"controller {answer['controller_id']} {answer['version']}  "
+        f"policy {answer['policy']}  up {answer['uptime_s']:.0f} s"
+    )
+    if not answer["engines"]:
+        click.echo("no engine has introduced itself")
+    for engine in answer["engines"]:
+        _show(engine)
+
+
+def _show(engine: dict[str, Any]) -> None:
+    predictor, turnaround = engine["predictor"], engine["turnaround_us"]
+    click.echo(
+        f"\n{engine['engine_id']}  {engine['model']}  "
+        f"SGLang {engine['sglang_version']}  tp {engine['tp_size']}"
+    )
+    outcomes = "  ".join(f"{name} {count}" for name, count in engine["outcomes"].items())
+    click.echo(f"  steps      {engine['steps']}  ({outcomes})")
+    click.echo(f"  rows       {engine['rows']}  {engine['last_snapshot_age_s']:.1f} s ago")
+    if turnaround["p50"] is not None:
+        click.echo(f"  turnaround p50 {turnaround['p50']:.0f} us  p99 {turnaround['p99']:.0f} us")
+    fitted = "fitted" if predictor["fitted"] else "learning"
+    error = predictor["mape_recent"]
+    off_by = "" if error is None else f"  off by {error:.1%}"
+    click.echo(f"  predictor  {predictor['name']}  {fitted}{off_by}")

@@ -1,0 +1,91 @@
+"""The controller's settings: one struct, from defaults, a YAML file and the command line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from governor_protos.limits import MAX_LEASE_STEPS, MAX_TEXT
+from msgspec import Meta
+
+MAX_CONFIG_BYTES = 64 << 10
+
+Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+
+
+def default_endpoint() -> str:
+    """A socket in a directory that is this user's alone."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/governor-{os.getuid()}"  # noqa: S108
+    return f"ipc://{runtime}/governor/controller.sock"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; names the setting and the remedy."""
+
+
+class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    endpoint: Text = msgspec.field(default_factory=default_endpoint)
+    """Where engines connect: ``ipc://PATH``, or ``tcp://`` on loopback."""
+    policy: Text = "taper"
+    predictor: Text = "linear"
+    http: Text = "127.0.0.1:9470"
+    """``HOST:PORT`` of health, metrics and the API; port 0 takes a free one."""
+    http_allow_remote: bool = False
+    """Allow ``http`` to listen beyond loopback. The API has no authentication."""
+    http_fallback_any: bool = False
+    """Take a free port when the one in ``http`` is taken."""
+    exit_with_parent: bool = False
+    """End when standard input does."""
+    lease_steps: Annotated[int, Meta(ge=1, le=MAX_LEASE_STEPS)] = 4
+    """Steps for which a decision's standing orders hold."""
+    session_expiry_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
+    max_engines: Annotated[int, Meta(ge=1, le=4096)] = 256
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any]) -> ControllerConfig:
+    """Defaults, then the file, then ``overrides`` (``None`` means not given).
+
+    Raises:
+        ConfigError: unreadable, too large, not a mapping, an unknown key, a value out of bounds.
+    """
+    values = _read(path) if path else {}
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    for key in values:
+        _check_key(key, path)
+    try:
+        return msgspec.convert(values, ControllerConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path or 'settings'}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings")
+    return values
+
+
+def _check_key(key: object, path: Path | None) -> None:
+    known = ControllerConfig.__struct_fields__
+    if key in known:
+        return
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+    raise ConfigError(f"{path or 'settings'}: no setting {key!r}; did you mean {near[0]!r}?")

@@ -1,0 +1,73 @@
+"""What ``governor status`` shows. Runs on the loop's thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from controller_service.controller import Controller
+from controller_service.session import EngineSession
+
+
+def controller_status(controller: Controller, uptime_s: float, now_s: float) -> dict[str, Any]:
+    """The controller and its engines, as JSON types."""
+    return {
+        "controller_id": controller.controller_id,
+        "version": controller.version,
+        "policy": controller.policy.label,
+        "uptime_s": uptime_s,
+        "policy_errors": controller.stats.policy_errors,
+        "engines": [
+            _engine_status(session, now_s - heard_s) for session, heard_s in controller.sessions
+        ],
+    }
+
+
+def recent_steps(controller: Controller, engine: str, last: int) -> list[Any] | None:
+    """The newest records of ``engine``, oldest first; ``None`` if there is no such engine."""
+    known = [(heard, s) for s, heard in controller.sessions if s.hello.engine_id == engine]
+    if not known:
+        return None
+    # A restarted engine and its former self may both have a seat for a while.
+    _, newest = max(known, key=lambda pair: pair[0])
+    return list(newest.log.last(last))
+
+
+def _engine_status(session: EngineSession, silent_s: float) -> dict[str, Any]:
+    hello, predictor = session.hello, session.predictor
+    turnarounds = sorted(session.turnarounds_s)
+    return {
+        "engine_id": hello.engine_id,
+        "incarnation": hello.incarnation,
+        "sglang_version": hello.sglang_version,
+        "model": hello.model,
+        "tp_size": hello.tp_size,
+        "dp_rank": hello.dp_rank,
+        "overlap": hello.overlap,
+        "steps": session.log.steps_seen,
+        "rows": session.rows,
+        "last_snapshot_age_s": silent_s,
+        "outcomes": session.outcomes.by_name(),
+        "turnaround_us": {
+            "p50": _quantile_us(turnarounds, 0.5),
+            "p99": _quantile_us(turnarounds, 0.99),
+        },
+        "predictor": {
+            "name": predictor.name,
+            "fitted": predictor.fitted,
+            "coefficients": dict(predictor.coefficients()),
+            "mape_recent": mean_error(session),
+        },
+    }
+
+
+def mean_error(session: EngineSession) -> float | None:
+    """Mean absolute relative error of recent predictions; ``None`` before there are any."""
+    return float(np.mean(session.errors)) if session.errors else None
+
+
+def _quantile_us(ordered: list[float], quantile: float) -> float | None:
+    if not ordered:
+        return None
+    return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] * 1e6

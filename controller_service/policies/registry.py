@@ -1,0 +1,90 @@
+"""Policies by name, and how one is written: ``cap:2``, ``taper:utility=log1p,rho=0.6``."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+
+import msgspec
+from governor_protos.limits import MAX_TEXT
+
+from controller_service.policies.base import Policy, PolicyKind
+from controller_service.policies.cap import CAP
+from controller_service.policies.eager import EAGER
+from controller_service.policies.off import OFF
+from controller_service.policies.random_park import RANDOM
+from controller_service.policies.taper import TAPER
+
+ENTRY_POINTS = "governor.policies"
+BUILT_IN = {kind.name: kind for kind in (OFF, CAP, EAGER, TAPER, RANDOM)}
+
+
+class UnknownPolicy(ValueError):
+    """No such policy, or settings that it does not have; the message names the remedy."""
+
+
+def policy_kinds() -> dict[str, PolicyKind]:
+    """All policies by name: those that ship, then those that installed packages offer.
+
+    A third party cannot replace one that ships.
+
+    Raises:
+        UnknownPolicy: a package offers something that is not a policy.
+    """
+    kinds = dict(BUILT_IN)
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        if point.name not in kinds:
+            kinds[point.name] = _load(point)
+    return kinds
+
+
+def parse_policy(text: str) -> Policy:
+    """Read a policy as an operator writes it.
+
+    Settings follow the name after ``:`` and are separated by ``:`` or ``,``; each is ``key=value``,
+    or a bare value for the next field in order.
+
+    Raises:
+        UnknownPolicy: names what is wrong and what could be written instead.
+    """
+    if len(text) > MAX_TEXT:
+        raise UnknownPolicy(f"a policy is written in at most {MAX_TEXT} characters")
+    name, *settings = re.split(r"[:,]", text.strip())
+    kind = BUILT_IN.get(name) or policy_kinds().get(name)
+    if kind is None:
+        known = ", ".join(policy_kinds())
+        raise UnknownPolicy(f"no policy {name!r}; choose one of {known}")
+    try:
+        config = msgspec.convert(_by_field(kind, settings), kind.config_type, strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        example = f"; write it like {kind.usage!r}" if kind.usage else ""
+        raise UnknownPolicy(f"policy {name!r}: {error}{example}") from error
+    return Policy(kind, config, text.strip())
+
+
+def _by_field(kind: PolicyKind, settings: list[str]) -> dict[str, str]:
+    fields = kind.config_type.__struct_fields__
+    values: dict[str, str] = {}
+    for position, setting in enumerate(settings):
+        key, equals, value = setting.partition("=")
+        if not equals:
+            if position >= len(fields):
+                raise ValueError(f"takes at most {len(fields)} settings, got {len(settings)}")
+            key, value = fields[position], setting
+        if key in values:
+            raise ValueError(f"{key!r} is set twice")
+        values[key] = value
+    return values
+
+
+def _load(point: metadata.EntryPoint) -> PolicyKind:
+    where = f"policy {point.name!r} from {point.value}"
+    try:
+        value = point.load()
+    except Exception as error:
+        raise UnknownPolicy(f"{where} does not import: {error}") from error
+    if isinstance(value, PolicyKind):
+        return value
+    if callable(value):
+        return PolicyKind(point.name, value, summary="from " + point.value)
+    raise UnknownPolicy(f"{where} is neither a function nor a PolicyKind")

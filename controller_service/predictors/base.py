@@ -1,0 +1,93 @@
+"""The interface of a step-latency predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+V = TypeVar("V", float, Floats)
+"""Either one step or an array of steps."""
+
+
+LEAST_LATENCY_S = 1e-6
+"""What claims to be faster is an error of a clock, and teaches nothing."""
+
+
+class StepSample(msgspec.Struct, frozen=True, gc=False):
+    """One measured step."""
+
+    rows: int
+    """Rows that advanced."""
+    context_tokens: int
+    """KV tokens that they attended to, summed."""
+    prefill_tokens: int
+    latency_s: float
+
+
+class StepLatencyPredictor(Protocol):
+    """Predicts the latency of a step from its shape.
+
+    ``predict`` must never fall when a row or a context token is added: policies rely on the
+    marginal cost of one more row being at least zero. It reads no clock; callers pass the time.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fitted(self) -> bool:
+        """Whether ``predict`` means anything yet."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Grows whenever predictions change."""
+        ...
+
+    def predict(self, rows: V, context_tokens: V, prefill_tokens: float = 0.0) -> V:
+        """Latency in seconds.
+
+        Args:
+            rows: rows that advance; scalar or shape ``(n,)``.
+            context_tokens: their summed context; same shape as ``rows``.
+            prefill_tokens: prompt tokens that ride along.
+        """
+        ...
+
+    def observe(self, sample: StepSample) -> None:
+        """Remember a measured step. Only steps without prefill teach the cost of a decode."""
+        ...
+
+    def refit_due(self, now_s: float) -> bool:
+        """Whether :meth:`refit` is worth a call; ``now_s`` is any clock that never goes back."""
+        ...
+
+    def refit(self, now_s: float) -> None:
+        """Learn from what was observed, within a millisecond or in the background."""
+        ...
+
+    def coefficients(self) -> Mapping[str, float]:
+        """What was learnt, for people: names carry units. Empty until fitted."""
+        ...
+
+
+def marginal_s(
+    predictor: StepLatencyPredictor, rows: int, context_tokens: int, row_context: Floats
+) -> Floats:
+    """Added latency of each candidate row alone, on top of a step (TAPER's branch externality).
+
+    Args:
+        row_context: context tokens of each candidate, shape ``(n,)``.
+
+    Returns:
+        Seconds, shape ``(n,)``.
+    """
+    with_row = predictor.predict(
+        np.full(len(row_context), rows + 1.0), row_context + context_tokens
+    )
+    return with_row - predictor.predict(float(rows), float(context_tokens))

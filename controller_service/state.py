@@ -1,0 +1,119 @@
+"""One snapshot as numpy columns: what every policy and predictor looks at.
+
+A :class:`StepState` is a frozen view. Its columns are read-only ``np.frombuffer`` views of the
+frame's packed columns, so building one copies nothing and makes no object per row. It knows no
+clock: all its times are durations relative to the moment the engine built the snapshot.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from governor_protos.columns import ROW_COLUMNS
+from governor_protos.messages import Role, RowFlag, Rows, Snapshot
+from msgspec.structs import astuple
+
+U1 = npt.NDArray[np.uint8]
+U4 = npt.NDArray[np.uint32]
+I4 = npt.NDArray[np.int32]
+F4 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+_NUMPY_CODES = {"B": "u1", "I": "<u4", "i": "<i4", "f": "<f4"}
+_DTYPES = tuple(np.dtype(_NUMPY_CODES[code]) for code in ROW_COLUMNS.values())
+
+
+# NOTE: plain ints: numpy takes microseconds to compare a column with a member of an enum.
+_OPPORTUNISTIC = int(Role.OPPORTUNISTIC)
+_UNBORN = int(RowFlag.UNBORN)
+
+
+class BadRows(ValueError):
+    """A row holds a value that no engine can mean; names the column."""
+
+
+class StepState(msgspec.Struct, frozen=True, eq=False):
+    """The batch that is to be decided. Every column has shape ``(rows,)``."""
+
+    for_step: int
+    rows: int
+    running: Mask
+    """Rows that take part in the step: all but those still in prefill (UNBORN)."""
+    parkable: Mask
+    """Rows that a policy may park: opportunistic, in a group, with no flag set. An unknown flag
+    forbids parking, so that a newer engine's reasons are respected."""
+    deferred: Mask
+    """Rows that sat out the step before this one."""
+    running_rows: int
+    running_context_tokens: int
+    parkable_rows: int
+    kv_used_tokens: int
+    kv_total_tokens: int
+    waiting_requests: int
+    waiting_prefill_tokens: int
+    request_id: U4
+    group_id: U4
+    role: U1
+    flags: U1
+    context_tokens: I4
+    output_tokens: I4
+    max_new_tokens: I4
+    priority: I4
+    parked_steps: I4
+    age_s: F4
+    since_first_token_s: F4
+    since_last_token_s: F4
+    ttft_slo_s: F4
+    tpot_slo_s: F4
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Snapshot) -> StepState:
+        """View ``snapshot`` as columns.
+
+        Raises:
+            BadRows: a row has a negative context.
+        """
+        columns: list[Any] = list(map(np.frombuffer, astuple(snapshot.rows), _DTYPES))
+        _, group_id, role, flags, context, _, _, _, parked_steps = columns[:9]
+        rows = len(role)
+        if rows and np.minimum.reduce(context) < 0:
+            raise BadRows("rows.context_tokens: negative; a context holds at least 0 tokens")
+        parkable = (role == _OPPORTUNISTIC) & (group_id != 0)
+        running = np.ones(rows, dtype=np.bool_)
+        running_rows = rows
+        running_context = context
+        # Nearly every step has no flagged row at all.
+        if np.count_nonzero(flags):
+            parkable &= flags == 0
+            running = (flags & _UNBORN) == 0
+            running_rows = int(np.count_nonzero(running))
+            running_context = context[running]
+        return cls(
+            snapshot.for_step,
+            rows,
+            running,
+            parkable,
+            parked_steps > 0,
+            running_rows,
+            int(np.add.reduce(running_context, dtype=np.int64)),
+            int(np.count_nonzero(parkable)),
+            snapshot.kv_used_tokens,
+            snapshot.kv_total_tokens,
+            snapshot.waiting_requests,
+            snapshot.waiting_prefill_tokens,
+            *columns,
+        )
+
+    @classmethod
+    def from_rows(cls, rows: Rows, for_step: int = 0) -> StepState:
+        """View bare rows, for simulators and tests."""
+        return cls.from_snapshot(Snapshot(for_step, rows, 0, 0, 0, 0, [], 0))
+
+
+if Rows.__struct_fields__ != tuple(ROW_COLUMNS) or tuple(ROW_COLUMNS) != tuple(
+    StepState.__struct_fields__[-len(ROW_COLUMNS) :]
+):
+    raise ImportError("StepState's columns and governor_protos' columns have come apart")

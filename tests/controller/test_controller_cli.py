@@ -1,0 +1,149 @@
+"""The ``governor`` command, and its settings."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from controller_service.cli import main
+from controller_service.config import ConfigError, ControllerConfig, load_config
+
+NOBODY = "http://127.0.0.1:1"
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("policy", "show"), ("policy", "set", "taper")])
+def test_without_a_controller_one_line_says_what_to_do(arguments):
+    result = run(*arguments, "--controller", NOBODY)
+    assert result.exit_code == 1
+    assert "governor serve" in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_an_address_that_is_no_url_is_refused():
+    assert run("status", "--controller", "file:///etc/passwd").exit_code == 1
+
+
+def test_policies_are_listed_without_a_controller():
+    result = run("policy", "list")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.output.splitlines()][:5] == [
+        "off",
+        "cap",
+        "eager",
+        "taper",
+        "random",
+    ]
+
+
+def test_the_client_commands_reach_a_controller(launch):
+    controller = launch("--policy", "off")
+    where = ("--controller", controller.http)
+    assert run("policy", "show", *where).output.strip() == "off"
+    assert run("policy", "set", "taper:rho=0.5", *where).output.strip() == (
+        "policy: taper:rho=0.5 (was off)"
+    )
+    refused = run("policy", "set", "cap:none", *where)
+    assert (refused.exit_code, "cap:2" in refused.output) == (1, True)
+    assert "no engine" in run("status", *where).output
+    assert '"policy": "taper:rho=0.5"' in run("status", "--json", *where).output
+
+
+def test_version():
+    assert "wire contract 1.0" in run("version").output
+
+
+class Point:
+    """An entry point that another package offers."""
+
+    module = "a_package"
+    dist = None
+
+    def __init__(self, name, value):
+        self.name, self.value, self._loaded = name, f"a_package:{name}", value
+
+    def load(self):
+        if isinstance(self._loaded, Exception):
+            raise self._loaded
+        return self._loaded
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    points = [
+        Point("fine", click.Command("fine", callback=lambda: click.echo("fine indeed"))),
+        Point("lacking", ModuleNotFoundError("No module named 'aiohttp'")),
+        Point("odd", object()),
+        Point("status", click.Command("status", callback=lambda: click.echo("hijacked"))),
+    ]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points)
+
+
+@pytest.mark.usefixtures("offered")
+def test_commands_of_other_packages():
+    assert run("fine").output.strip() == "fine indeed"
+    help_text = run("--help").output
+    assert all(name in help_text for name in ("serve", "fine", "lacking", "odd"))
+
+
+@pytest.mark.usefixtures("offered")
+@pytest.mark.parametrize("name", ["lacking", "odd"])
+def test_a_command_that_cannot_load_says_what_to_install(name):
+    for arguments in ((name,), (name, "--quick", "x"), (name, "--help")):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert "pip install 'sglang-governor[bench]'" in result.output
+
+
+@pytest.mark.usefixtures("offered")
+def test_commands_that_ship_cannot_be_replaced():
+    assert "hijacked" not in run("status", "--controller", NOBODY).output
+
+
+def test_flags_go_before_the_file_and_the_file_before_defaults(tmp_path):
+    file = tmp_path / "governor.yaml"
+    file.write_text("policy: cap:2\nlease_steps: 8\n")
+    config = load_config(file, {"policy": "off", "predictor": None})
+    assert (config.policy, config.lease_steps, config.predictor) == ("off", 8, "linear")
+
+
+def test_an_empty_file_is_all_defaults(tmp_path):
+    file = tmp_path / "governor.yaml"
+    file.write_text("# nothing yet\n")
+    assert load_config(file, {}) == ControllerConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("polcy: taper", "did you mean 'policy'"),
+        ("zzz: 1", "did you mean"),
+        ("3: 1", "no setting 3"),
+        ("lease_steps: 0", "lease_steps"),
+        ("lease_steps: many", "lease_steps"),
+        ("http_allow_remote: 1", "http_allow_remote"),
+        ("- a\n- list", "mapping"),
+        ("a: [", "not YAML"),
+        ("a: !!python/object:os.system {}", "not YAML"),
+        ("[" * 20_000, "not YAML"),
+        ("# " + "x" * 70_000, "larger than"),
+    ],
+)
+def test_a_bad_file_is_explained(tmp_path, text, says):
+    file = tmp_path / "governor.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says) as error:
+        load_config(file, {})
+    assert str(file) in str(error.value)
+
+
+def test_a_missing_file_is_explained(tmp_path):
+    result = run("serve", "--config", str(tmp_path / "none.yaml"))
+    assert result.exit_code == 1
+    assert "No such file" in result.output

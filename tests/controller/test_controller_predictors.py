@@ -1,0 +1,255 @@
+"""Step-latency predictors: what they recover, and what they may never do."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from controller_builders import fitted_line
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller_service.predictors.base import StepSample, marginal_s
+from controller_service.predictors.boosted import BoostedPredictor
+from controller_service.predictors.linear import OnlineLinearPredictor, PublishedPredictor
+from controller_service.predictors.registry import make_predictor, predictor_names
+from controller_service.predictors.samples import RegimeBuffer
+from controller_service.predictors.table import monotone
+
+A, B, C = 0.00699, 39.4e-6, 0.0143e-6
+
+
+def truth(rows, context):
+    return A + B * rows + C * context
+
+
+def varied_steps(count, seed=0, noise=0.0):
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        rows = int(rng.integers(1, 257))
+        context = rows * int(rng.integers(64, 4096))
+        yield StepSample(rows, context, 0, truth(rows, context) * (1 + noise * rng.normal()))
+
+
+def learn(predictor, samples, now_s=0.0):
+    for sample in samples:
+        predictor.observe(sample)
+    if predictor.refit_due(now_s):
+        predictor.refit(now_s)
+    return predictor
+
+
+@pytest.mark.parametrize("name", ["published", "linear"])
+def test_recovers_coefficients(name):
+    predictor = learn(make_predictor(name), varied_steps(200, noise=0.01))
+    got = predictor.coefficients()
+    assert got["a_s"] == pytest.approx(A, rel=0.1)
+    assert got["b_s_per_row"] == pytest.approx(B, rel=0.15)
+    assert got["c_s_per_token"] == pytest.approx(C, rel=0.05)
+
+
+@pytest.mark.parametrize("name", predictor_names())
+def test_is_not_fitted_before_32_samples(name):
+    predictor = learn(make_predictor(name), varied_steps(31))
+    assert not predictor.fitted
+    assert predictor.coefficients().get("a_s") is None
+    assert learn(predictor, varied_steps(1)).fitted
+
+
+@pytest.mark.parametrize("name", predictor_names())
+def test_predicts_scalars_and_arrays_alike(name):
+    predictor = learn(make_predictor(name), varied_steps(300))
+    rows, context = np.array([1.0, 64.0, 700.0]), np.array([100.0, 64e3, 3e6])
+    one_by_one = [predictor.predict(float(n), float(c)) for n, c in zip(rows, context, strict=True)]
+    np.testing.assert_allclose(predictor.predict(rows, context), one_by_one)
+
+
+def test_published_learns_from_the_last_200_steps_every_600_s():
+    predictor = learn(PublishedPredictor(), varied_steps(40), now_s=0.0)
+    before = predictor.predict(100.0, 1e5)
+    slower = [StepSample(s.rows, s.context_tokens, 0, 2 * s.latency_s) for s in varied_steps(200)]
+    learn(predictor, slower, now_s=599.0)
+    assert predictor.predict(100.0, 1e5) == before
+    learn(predictor, [], now_s=600.0)
+    assert predictor.predict(100.0, 1e5) == pytest.approx(2 * before, rel=0.02)
+
+
+def test_linear_refits_every_64_steps():
+    predictor = learn(OnlineLinearPredictor(), varied_steps(32))
+    assert predictor.version == 1
+    assert learn(predictor, varied_steps(63)).version == 1
+    assert learn(predictor, varied_steps(1)).version == 2
+
+
+@pytest.mark.parametrize("rows", [1, 8, 64])
+def test_linear_does_not_take_rows_for_free_or_explode_when_all_batches_look_alike(rows):
+    rng = np.random.default_rng(0)
+    same = [
+        StepSample(rows, rows * 1000, 0, truth(rows, rows * 1000) * (1 + 0.02 * rng.normal()))
+        for _ in range(64)
+    ]
+    predictor = learn(OnlineLinearPredictor(), same)
+    here = predictor.predict(float(rows), rows * 1000.0)
+    assert here == pytest.approx(truth(rows, rows * 1000), rel=0.02)
+    assert predictor.coefficients()["b_s_per_row"] > 0
+    double = predictor.predict(2.0 * rows, rows * 2000.0)
+    assert here < double < 2 * here
+
+
+def test_linear_ignores_pauses_of_the_machine():
+    samples = list(varied_steps(400))
+    paused = [
+        StepSample(s.rows, s.context_tokens, 0, 1.0) if i % 20 == 7 else s
+        for i, s in enumerate(samples)
+    ]
+    predictor = learn(OnlineLinearPredictor(), paused)
+    assert predictor.predict(64.0, 64e3) == pytest.approx(truth(64, 64e3), rel=0.02)
+
+
+def test_linear_follows_a_lasting_change_of_speed():
+    predictor = learn(OnlineLinearPredictor(), varied_steps(300))
+    slower = [StepSample(s.rows, s.context_tokens, 0, 8 * s.latency_s) for s in varied_steps(9000)]
+    learn(predictor, slower)
+    assert predictor.predict(64.0, 64e3) == pytest.approx(8 * truth(64, 64e3), rel=0.05)
+
+
+def test_prefill_does_not_teach_decode_but_has_its_own_cost():
+    predictor = OnlineLinearPredictor()
+    mixed = [StepSample(8, 8000, 512, truth(8, 8000) + 512 * 1e-5) for _ in range(40)]
+    learn(predictor, [*varied_steps(100), *mixed])
+    assert predictor.predict(8.0, 8000.0) == pytest.approx(truth(8, 8000), rel=0.02)
+    assert predictor.predict(8.0, 8000.0, 100) == pytest.approx(truth(8, 8000) + 1e-3, rel=0.05)
+
+
+def test_linear_survives_nonsense_samples():
+    nonsense = [
+        StepSample(0, 0, 0, 0.01),
+        StepSample(4, 100, 0, 0.0),
+        StepSample(4, 100, 0, float("nan")),
+        StepSample((1 << 31) - 1, (1 << 31) - 1, 0, 1e7),
+        StepSample(1, 0, (1 << 31) - 1, 1e7),
+    ]
+    predictor = learn(OnlineLinearPredictor(), [*nonsense, *varied_steps(200)])
+    assert predictor.predict(64.0, 64e3) == pytest.approx(truth(64, 64e3), rel=0.1)
+
+
+samples = st.builds(
+    StepSample,
+    st.integers(0, (1 << 31) - 1),
+    st.integers(0, (1 << 31) - 1),
+    st.sampled_from([0, 0, 0, 1, (1 << 31) - 1]),
+    st.one_of(st.floats(0, 1e7), st.floats(0, 0.1)),
+)
+
+
+@pytest.mark.parametrize("name", ["published", "linear"])
+@given(samples=st.lists(samples, min_size=40, max_size=120))
+def test_no_samples_break_a_fit(name, samples):
+    predictor = learn(make_predictor(name), samples)
+    here, there = predictor.predict(8.0, 1e4, 5), predictor.predict(9.0, 2e4, 6)
+    assert 0 <= here <= there < float("inf")
+
+
+def test_rare_regimes_are_remembered():
+    buffer = RegimeBuffer(regimes=4, depth=8)
+    for _ in range(5):
+        buffer.add(StepSample(1, 100, 0, 0.5))
+    for _ in range(1000):
+        buffer.add(StepSample(64, 64000, 0, 0.9))
+    rows, _, latency, _ = buffer.design(outlier_factor=5.0)
+    assert len(buffer) == len(rows) == 13
+    assert (latency[rows == 1] == 0.5).sum() == 5
+
+
+@given(st.lists(st.tuples(st.integers(1, 1 << 20), st.integers(0, 1 << 20)), max_size=200))
+def test_the_memory_stays_bounded_and_counts_right(shapes):
+    buffer = RegimeBuffer(regimes=6, depth=4)
+    for rows, context in shapes:
+        buffer.add(StepSample(rows, context, 0, 1.0))
+    assert len(buffer) == len(buffer.design(5.0)[0]) <= 24
+
+
+@given(st.integers(1, 400), st.integers(0, 1 << 20), st.lists(st.integers(0, 8192), min_size=1))
+def test_no_row_has_a_negative_cost(trained, rows, context, candidates):
+    for predictor in trained:
+        cost = marginal_s(predictor, rows, context, np.array(candidates, dtype=np.float64))
+        assert (cost >= -1e-12).all()
+
+
+@pytest.fixture(scope="module")
+def kneed():
+    """A boosted predictor that has seen steps with a knee, which no line can follow."""
+    predictor = BoostedPredictor(background=False)
+    samples = [
+        StepSample(s.rows, s.context_tokens, 0, s.latency_s * (1.3 if s.rows > 128 else 1.0))
+        for s in varied_steps(2000, noise=0.02)
+    ]
+    return learn(predictor, samples)
+
+
+@pytest.fixture(scope="module")
+def trained(kneed):
+    return [fitted_line(), kneed]
+
+
+def test_boosted_beats_its_line_at_a_knee(kneed):
+    assert kneed.coefficients()["tables"] == 1
+    line, errors = kneed._line, []
+    for rows, mean in itertools.product((32, 64, 100, 160, 200, 250), (300, 1000, 3000)):
+        context = rows * mean
+        measured = truth(rows, context) * (1.3 if rows > 128 else 1.0)
+        errors.append(
+            (
+                abs(kneed.predict(float(rows), float(context)) / measured - 1),
+                abs(line.predict(float(rows), float(context)) / measured - 1),
+            )
+        )
+    by_table, by_line = np.mean(errors, axis=0)
+    assert by_table < 0.7 * by_line
+
+
+@given(st.data())
+def test_boosted_never_falls(kneed, data):
+    rows, context = data.draw(st.integers(0, 600)), data.draw(st.integers(0, 1 << 21))
+    more_rows, more_context = data.draw(st.integers(0, 300)), data.draw(st.integers(0, 1 << 20))
+    here = kneed.predict(float(rows), float(context))
+    there = kneed.predict(float(rows + more_rows), float(context + more_context))
+    assert there >= here - 1e-12
+
+
+def test_boosted_keeps_its_line_when_the_trees_are_no_better():
+    predictor = learn(BoostedPredictor(background=False), varied_steps(2000))
+    assert predictor.predict(64.0, 64e3) == pytest.approx(truth(64, 64e3), rel=0.01)
+
+
+def test_boosted_remembers_a_knee_while_the_engine_dwells_in_one_regime():
+    predictor = BoostedPredictor(background=False)
+    knee = [
+        StepSample(s.rows, s.context_tokens, 0, s.latency_s * (1.3 if s.rows > 128 else 1.0))
+        for s in varied_steps(1500)
+    ]
+    learn(predictor, knee)
+    # Slower than the line through the rest: it is the one regime that weighs anything by now.
+    dwelling = StepSample(8, 4000, 0, 1.4 * truth(8, 4000))
+    for _ in range(100):
+        learn(predictor, [dwelling] * 64)
+    measured = 1.3 * truth(200, 200e3)
+    assert predictor.predict(200.0, 200e3) == pytest.approx(measured, rel=0.06)
+
+
+def test_boosted_trains_in_the_background():
+    predictor = learn(BoostedPredictor(), varied_steps(1200, noise=0.05))
+    assert predictor.fitted  # by its line, at once
+    predictor._training.join(60)
+    assert predictor.coefficients()["tables"] == 1
+
+
+def test_monotone_leaves_what_is_monotone():
+    values = np.add.outer(np.arange(5.0), np.arange(7.0))
+    np.testing.assert_allclose(monotone(values, np.zeros_like(values)), values)
+
+
+def test_an_unknown_predictor_names_the_choices():
+    with pytest.raises(ValueError, match="published, linear, boosted"):
+        make_predictor("oracle")

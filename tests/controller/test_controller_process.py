@@ -1,0 +1,278 @@
+"""``governor serve`` as a process: its socket, its HTTP side, its life and death."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import stat
+import threading
+
+import pytest
+import zmq
+from controller_builders import batch, extra, feedback_of, hello_of, rows_of, snapshot_of, trunk
+from governor_protos import decode_to_engine, encode
+from governor_protos.limits import MAX_FRAME_BYTES
+from governor_protos.messages import Decision, Goodbye, Refusal, Welcome
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+ROWS = batch(4, 4)
+
+
+def decide(engine, step, **facts):
+    return engine.ask(snapshot_of(ROWS, step, [feedback_of(step - 1, **facts)]))
+
+
+def test_serves_an_engine_and_tells_about_it(launch, connect):
+    controller = launch("--policy", "off")
+    engine = connect(controller.endpoint)
+    assert engine.ask(hello_of()).policy == "off"
+    for step in range(1, 51):
+        decision = decide(engine, step, rows=step % 9 + 1)
+        assert (decision.for_step, decision.policy) == (step, "off")
+    assert controller.get("/healthz") == (200, '{"status":"ok"}')
+    assert controller.get("/readyz")[0] == 200
+    status = json.loads(controller.get("/v1/status")[1])
+    (shown,) = status["engines"]
+    assert status["policy"] == "off"
+    assert (shown["engine_id"], shown["steps"], shown["rows"]) == ("engine-1", 50, 16)
+    assert shown["predictor"]["fitted"]
+    assert shown["turnaround_us"]["p99"] > 0
+    metrics = controller.get("/metrics")[1]
+    assert 'governor_decisions_total{policy="off"} 50.0' in metrics
+    assert "governor_turnaround_seconds_count 50.0" in metrics
+    code, steps = controller.get("/v1/steps?engine=engine-1&last=3")
+    assert [step["step"] for step in json.loads(steps)["steps"]] == [47, 48, 49]
+    assert (code, controller.get("/v1/steps?engine=x")[0]) == (200, 404)
+    for bad in ("0", "-1", "4097", "many", "9" * 50):
+        assert controller.get(f"/v1/steps?engine=engine-1&last={bad}")[0] == 400
+
+
+def test_the_socket_is_private_and_goes_with_the_controller(launch, socket_path):
+    controller = launch()
+    assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(socket_path.parent.stat().st_mode) == 0o700
+    assert controller.stop()[0] == 0
+    assert not socket_path.exists()
+
+
+def test_a_second_controller_is_refused_and_the_first_lives_on(launch, connect):
+    first = launch()
+    second = launch()
+    code, log = second.wait()
+    assert (code, second.ready_line) == (1, "")
+    assert f"a controller is alive there (pid {first.process.pid})" in log
+    assert isinstance(connect(first.endpoint).ask(hello_of()), Welcome)
+
+
+def test_a_dead_controllers_socket_is_replaced(launch, connect, socket_path):
+    launch().kill()
+    assert socket_path.is_socket()
+    assert isinstance(connect(launch().endpoint).ask(hello_of()), Welcome)
+
+
+def test_a_file_that_is_no_socket_is_left_alone(launch, socket_path):
+    socket_path.parent.mkdir(mode=0o700)
+    socket_path.write_text("precious")
+    code, log = launch().wait()
+    assert code == 1
+    assert "not a socket" in log
+    assert socket_path.read_text() == "precious"
+
+
+def test_the_policy_is_switched_while_snapshots_flow(launch, connect):
+    controller = launch("--policy", "eager")
+    engine = connect(controller.endpoint)
+    engine.ask(hello_of())
+    switched = threading.Event()
+    answers = []
+
+    def switch():
+        answers.append(controller.put("/v1/policy", b'{"policy": "cap:2"}'))
+        switched.set()
+
+    step, seen = 0, []
+    thread = threading.Thread(target=switch)
+    while not (switched.is_set() and seen[-1] == "cap:2"):
+        step += 1
+        if step == 20:
+            thread.start()
+        decision = decide(engine, step)
+        assert decision.for_step == step
+        seen.append(decision.policy)
+    thread.join()
+    assert answers == [(200, {"policy": "cap:2", "previous": "eager"})]
+    assert list(dict.fromkeys(seen)) == ["eager", "cap:2"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b'{"policy": "tapir"}', 400, "policy"),
+        (b'{"policy": 3}', 400, "body"),
+        (b'{"policy": "taper", "more": 1}', 400, "body"),
+        (b"[" * 5000, 400, "body"),
+        (b"\xff", 400, "body"),
+        (b"", 400, "body"),
+        (b" " * 70_000, 413, "body"),
+    ],
+)
+def test_bad_requests_are_answered(shared, body, status, field):
+    code, answer = shared.put("/v1/policy", body)
+    assert (code, answer["error"]["field"]) == (status, field)
+    assert answer["error"]["message"]
+
+
+def test_a_page_from_elsewhere_cannot_reach_the_api(shared):
+    request = f"GET /v1/status HTTP/1.1\r\nHost: evil.example:{port_of(shared)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port_of(shared))) as connection:
+        connection.sendall(request.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_restart_and_resume(launch, connect):
+    launch_first = launch()
+    engine = connect(launch_first.endpoint)
+    engine.ask(hello_of())
+    assert isinstance(decide(engine, 1), Decision)
+    launch_first.kill()
+    launch()
+    # What is sent before the reconnection may be lost, as in a real engine; it tries again.
+    engine.socket.setsockopt(zmq.RCVTIMEO, 200)
+    reply, step = None, 2
+    while reply is None:
+        with contextlib.suppress(zmq.Again):
+            reply = decide(engine, step)
+        step += 1
+    assert isinstance(reply, Refusal)
+    assert reply.reason == "unknown_engine"
+    engine.send(hello_of())
+    while not isinstance(reply, Welcome):
+        reply = engine.receive()
+    while not isinstance(reply, Decision):
+        reply = decide(engine, step)
+
+
+def test_goodbye_on_sigterm(launch, connect):
+    controller = launch()
+    engine = connect(controller.endpoint)
+    engine.ask(hello_of())
+    assert controller.stop()[0] == 0
+    assert isinstance(engine.receive(), Goodbye)
+
+
+def test_ends_with_its_parent(launch, socket_path):
+    controller = launch("--exit-with-parent")
+    assert controller.process.poll() is None
+    controller.process.stdin.close()
+    controller.process.stdin = None
+    assert controller.wait()[0] == 0
+    assert not socket_path.exists()
+
+
+def test_outlives_its_input_otherwise(launch):
+    controller = launch()
+    controller.process.stdin.close()
+    controller.process.stdin = None
+    assert controller.get("/readyz")[0] == 200
+
+
+def test_a_taken_port_is_named(launch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, log = launch("--http", f"127.0.0.1:{port}").wait()
+        assert code == 1
+        assert f"port {port} is taken" in log
+        assert "--http-fallback-any" in log
+        other = launch("--http", f"127.0.0.1:{port}", "--http-fallback-any")
+        assert port_of(other) != port
+        assert f"port {port} is taken" in other.stop()[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--http", "0.0.0.0:0"), "--http-allow-remote"),
+        (("--http", "nowhere"), "HOST:PORT"),
+        (("--endpoint", "tcp://0.0.0.0:5555"), "only loopback"),
+        (("--endpoint", "udp://x"), "use ipc://PATH"),
+        (("--endpoint", "ipc://relative"), "absolute"),
+        (("--endpoint", "ipc:///" + "x" * 150), "107 bytes"),
+        (("--policy", "tapir"), "choose one of"),
+        (("--lease-steps", "0"), "lease_steps"),
+    ],
+)
+def test_unusable_flags_are_explained(launch, flags, says):
+    code, log = launch(*flags).wait()
+    assert code == 1
+    assert says in log
+    assert len(log.strip().splitlines()) == 1
+
+
+def test_tcp_on_loopback(launch, connect):
+    controller = launch("--endpoint", "tcp://127.0.0.1:0")
+    endpoint = controller.ready_line.split(" at ")[1].split(",")[0]
+    assert isinstance(connect(endpoint).ask(hello_of()), Welcome)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One controller for tests that leave it as it was."""
+    import tempfile
+    from pathlib import Path
+
+    from conftest import RunningController
+
+    with tempfile.TemporaryDirectory(prefix="gov-") as directory:
+        controller = RunningController(Path(directory) / "c.sock")
+        yield controller
+        controller.kill()
+
+
+def port_of(controller):
+    return int(controller.http.rpartition(":")[2])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
+def test_garbage_never_ends_the_loop(shared, connect, frames):
+    engine = connect(shared.endpoint, b"garbage")
+    engine.socket.send_multipart(frames)
+    assert shared.process.poll() is None
+    assert isinstance(ask_until_welcome(engine), Welcome)
+    engine.close()
+
+
+def ask_until_welcome(engine):
+    """Refusals of the garbage before it may come first."""
+    engine.send(hello_of("garbage"))
+    while True:
+        reply = engine.receive()
+        if isinstance(reply, Welcome):
+            return reply
+
+
+def test_an_oversized_frame_costs_its_sender_the_connection_alone(shared, connect):
+    engine = connect(shared.endpoint, b"large")
+    engine.socket.send(b"x" * (MAX_FRAME_BYTES + 1))
+    other = connect(shared.endpoint, b"other")
+    assert isinstance(other.ask(hello_of("other")), Welcome)
+
+
+def test_only_the_newest_snapshot_is_answered(launch, connect):
+    """Many snapshots sent at once are answered in order, the last one surely."""
+    controller = launch("--policy", "off")
+    engine = connect(controller.endpoint)
+    engine.ask(hello_of())
+    rows = rows_of([trunk(1), extra(1)])
+    for step in range(1, 201):
+        engine.socket.send(encode(snapshot_of(rows, step, [feedback_of(step - 1)])))
+    answered = [decode_to_engine(engine.socket.recv()).for_step]
+    while answered[-1] != 200:
+        answered.append(engine.receive().for_step)
+    assert answered == sorted(set(answered))
+    (shown,) = json.loads(controller.get("/v1/status")[1])["engines"]
+    assert shown["steps"] == 200
+    superseded = f"governor_superseded_snapshots_total {200.0 - len(answered)}"
+    assert superseded in controller.get("/metrics")[1]
