@@ -98,7 +98,7 @@ class HttpApi:
         steps = self._on_loop(lambda: recent_steps(self._server.controller, engine, last))
         if steps is None:
             raise Refused(404, "engine", f"no engine {engine!r}; /v1/status lists them")
-        return _json({"steps": msgspec.to_builtins(steps)})
+        return _json({"steps": steps})
 
     async def set_policy(self, request: Request) -> Response:
         body = await _body(request)

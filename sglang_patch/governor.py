@@ -131,13 +131,13 @@ class EngineGovernor:
         return park_by_orders(decision.orders, self._table, self._roles, limit)
 
     def decode_planned(
-        self, parked: list[RowRecord], kept: list[RowRecord], *, vetoed: bool
+        self, parked: list[RowRecord], kept: list[RowRecord], now_s: float, *, vetoed: bool
     ) -> None:
         """A decode step was put together: ``parked`` rows sit it out, ``kept`` rows run."""
         for record in parked:
-            record.parked_steps += 1
+            record.sit_out()
         for record in kept:
-            record.parked_steps = 0
+            record.advance(now_s)
         footing = self._footing
         self._planned_parked = len(parked)
         self._planned_outcome = Outcome.UNGOVERNED if footing is None else footing.outcome

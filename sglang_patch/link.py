@@ -10,6 +10,7 @@ import zmq
 from governor_protos import OURS, BadFrame, decode_to_engine, encode
 from governor_protos.limits import MAX_FRAME_BYTES
 from governor_protos.messages import Decision, Goodbye, Hello, Refusal, Snapshot, Welcome, Wire
+from governor_protos.version import describe
 
 from sglang_patch.breaker import BreakerState, CircuitBreaker
 from sglang_patch.fallback import FallReason
@@ -204,20 +205,23 @@ class ControllerLink:
         self.state = LinkState.READY
 
     def _receive_refusal(self, refusal: Refusal, now_s: float) -> None:
-        if refusal.reason == "incompatible_version":
-            if self.state is not LinkState.REFUSED:
-                logger.error(
-                    "Governor: the controller speaks protocol %d.%d, this plugin %s: %s. "
-                    "Running as stock; upgrade the older side",
-                    refusal.protocol_major,
-                    refusal.protocol_minor,
-                    OURS,
-                    refusal.message,
-                )
-            self.state = LinkState.REFUSED
-            self._next_hello_s = now_s + REFUSED_RETRY_S
-        elif refusal.reason == "unknown_engine":
+        if refusal.reason == "unknown_engine":
             self.state = LinkState.INTRODUCING
             self._next_hello_s = now_s
-        else:
+            return
+        if refusal.reason == "invalid_message":
             self._receive_garbage(f"refused: {refusal.message}", now_s)
+            return
+        if self.state is not LinkState.REFUSED:
+            theirs = describe(refusal.protocol_major, refusal.protocol_minor)
+            logger.error(
+                "Governor: refused by the controller (%s): %s. It speaks protocol %s, this plugin "
+                "%s. Running as stock; asking again every %.0f s",
+                refusal.reason,
+                refusal.message,
+                theirs,
+                OURS,
+                REFUSED_RETRY_S,
+            )
+        self.state = LinkState.REFUSED
+        self._next_hello_s = now_s + REFUSED_RETRY_S

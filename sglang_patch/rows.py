@@ -24,6 +24,7 @@ class RowRecord:
         "last_token_s",
         "parked_steps",
         "request_id",
+        "resumed_s",
         "rid",
         "tokens_seen",
         "tpot_slo_s",
@@ -43,6 +44,7 @@ class RowRecord:
         self.arrival_s = arrival_s
         self.first_token_s = NEVER_S
         self.last_token_s = NEVER_S
+        self.resumed_s = NEVER_S
         self.tokens_seen = 0
         self.parked_steps = 0
 
@@ -54,6 +56,24 @@ class RowRecord:
             self.first_token_s = now_s
         self.last_token_s = now_s
         self.tokens_seen = output_tokens
+
+    def sit_out(self) -> None:
+        """The row is parked for a step."""
+        self.parked_steps += 1
+
+    def advance(self, now_s: float) -> None:
+        """The row takes part in a step."""
+        if self.parked_steps:
+            self.parked_steps = 0
+            self.resumed_s = now_s
+
+    @property
+    def deadline_from_s(self) -> float:
+        """When the time to the next token started to run: the last token, or the row's return to
+        the batch if that was later ("on return its deadline restarts", TAPER)."""
+        return (
+            self.last_token_s if self.last_token_s < 0 else max(self.last_token_s, self.resumed_s)
+        )
 
 
 @dataclass(slots=True)

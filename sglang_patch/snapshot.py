@@ -51,7 +51,7 @@ def pack_rows(table: RowTable, roles: list[int], now_s: float) -> Rows:
         parked_steps=pack("i", [record.parked_steps for record in records]),
         age_s=pack("f", [now_s - record.arrival_s for record in records]),
         since_first_token_s=pack("f", [_since(record.first_token_s, now_s) for record in records]),
-        since_last_token_s=pack("f", [_since(record.last_token_s, now_s) for record in records]),
+        since_last_token_s=pack("f", [_since(record.deadline_from_s, now_s) for record in records]),
         ttft_slo_s=pack("f", [record.ttft_slo_s for record in records]),
         tpot_slo_s=pack("f", [record.tpot_slo_s for record in records]),
     )

@@ -37,10 +37,17 @@ def bench() -> None:
 @click.option("--samples", default=2000, show_default=True, help="Decisions per size.")
 @click.option("--policy", default="taper", show_default=True)
 @click.option("--predictor", default="linear", show_default=True)
+@click.option("--pace-ms", default=0.0, show_default=True, help="Pause before each question.")
 @click.option("--quick", is_flag=True, help="Fewer samples.")
 @json_option
 def bench_decision(
-    rows: str, samples: int, policy: str, predictor: str, quick: bool, json_path: str
+    rows: str,
+    samples: int,
+    policy: str,
+    predictor: str,
+    pace_ms: float,
+    quick: bool,
+    json_path: str,
 ) -> None:
     """Latency of a decision over the real wire, beside a bare echo."""
     from governor_bench.decision import measure
@@ -52,7 +59,7 @@ def bench_decision(
     stopwatch = Stopwatch()
     samples = min(samples, 300) if quick else samples
     with _progress() as progress:
-        cells = measure(sizes, samples, policy, predictor, progress)
+        cells = measure(sizes, samples, policy, predictor, pace_ms / 1e3, progress)
     worst = max(cells, key=lambda cell: cell["rows"] if cell["rows"] <= 256 else 0)
     report = {
         **{key: worst[key] for key in ("p50_us", "p99_us", "echo_p50_us", "ratio_p50")},
@@ -60,7 +67,14 @@ def bench_decision(
         **envelope(
             tier="wire",
             seeds=[0],
-            arguments={"rows": sizes, "samples": samples, "policy": policy, "quick": quick},
+            arguments={
+                "rows": sizes,
+                "samples": samples,
+                "policy": policy,
+                "predictor": predictor,
+                "pace_ms": pace_ms,
+                "quick": quick,
+            },
             stopwatch=stopwatch,
         ),
     }

@@ -34,9 +34,18 @@ class NoReply(RuntimeError):
 
 
 def measure(
-    sizes: list[int], samples: int, policy: str, predictor: str, progress: Progress
+    sizes: list[int],
+    samples: int,
+    policy: str,
+    predictor: str,
+    pace_s: float,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Round-trip times by number of rows.
+
+    Args:
+        pace_s: pause before each question; 0 asks back to back. At the pace of a real engine both
+            peers are slower, because their caches and clocks are cold.
 
     Returns:
         For each size: ``rows``, ``p50_us``, ``p99_us``, ``echo_p50_us``, ``echo_p99_us``,
@@ -54,7 +63,7 @@ def measure(
         echo.start()
         try:
             return [
-                _one_size(rows, samples, controller.endpoint, echo_endpoint, progress)
+                _one_size(rows, samples, pace_s, controller.endpoint, echo_endpoint, progress)
                 for rows in sizes
             ]
         finally:
@@ -63,27 +72,35 @@ def measure(
 
 
 def _one_size(
-    rows: int, samples: int, endpoint: str, echo_endpoint: str, progress: Progress
+    rows: int,
+    samples: int,
+    pace_s: float,
+    endpoint: str,
+    echo_endpoint: str,
+    progress: Progress,
 ) -> dict[str, Any]:
     task = progress.add_task(f"{rows} rows", total=samples)
     context = zmq.Context()
     engine = _connect(context, endpoint, f"bench-{rows}")
     echo = _connect(context, echo_endpoint, f"echo-{rows}")
     _introduce(engine, f"bench-{rows}")
-    step = 1
-    for _ in range(WARM_UP):
-        _ask(engine, encode(_snapshot(step, rows)), _is_decision)
-        step += 1
-    frame = b""
+    first = 1
+    for frame in _frames(first, WARM_UP, rows):
+        _ask(engine, frame, _is_decision)
+    first += WARM_UP
     decision_us: list[float] = []
     echo_us: list[float] = []
+    frame = b""
     while len(decision_us) < samples:
-        for _ in range(BLOCK):
-            frame = encode(_snapshot(step, rows))
-            step += 1
+        # Built beforehand, so that both peers are asked at the same pace.
+        frames = _frames(first, BLOCK, rows)
+        first += BLOCK
+        for frame in frames:
+            time.sleep(pace_s)
             decision_us.append(_ask(engine, frame, _is_decision))
-        for _ in range(BLOCK):
-            echo_us.append(_ask(echo, frame, lambda reply: True))
+        for frame in frames:
+            time.sleep(pace_s)
+            echo_us.append(_ask(echo, frame, _is_anything))
         progress.advance(task, BLOCK)
     engine.close()
     echo.close()
@@ -115,6 +132,14 @@ def _introduce(engine: zmq.Socket[bytes], name: str) -> None:
         4096, 1 << 24, 8192, 1, 8192, "", [], ["branches"],
     )  # fmt: skip
     _ask(engine, encode(hello), lambda reply: isinstance(decode_to_engine(reply), Welcome))
+
+
+def _frames(first_step: int, count: int, rows: int) -> list[bytes]:
+    return [encode(_snapshot(first_step + number, rows)) for number in range(count)]
+
+
+def _is_anything(reply: bytes) -> bool:
+    return bool(reply)
 
 
 def _is_decision(reply: bytes) -> bool:

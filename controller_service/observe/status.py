@@ -25,8 +25,11 @@ def controller_status(controller: Controller, uptime_s: float, now_s: float) -> 
 
 
 def recent_steps(controller: Controller, engine: str, last: int) -> list[Any] | None:
-    """The newest records of ``engine``, oldest first; ``None`` if there is no such engine."""
-    known = [(heard, s) for s, heard in controller.sessions if s.hello.engine_id == engine]
+    """The newest records of ``engine``, oldest first; ``None`` if there is no such engine.
+
+    Without a name: of the engine heard of last.
+    """
+    known = [(heard, s) for s, heard in controller.sessions if engine in ("", s.hello.engine_id)]
     if not known:
         return None
     # A restarted engine and its former self may both have a seat for a while.

@@ -168,7 +168,8 @@ class Rows(msgspec.Struct, array_like=True, frozen=True):
     since_first_token_s: Column4 = b""
     """Negative before the first token."""
     since_last_token_s: Column4 = b""
-    """Negative before the first token."""
+    """Since the last token, or since the row returned from parking if that was later; negative
+    before the first token."""
     ttft_slo_s: Column4 = b""
     tpot_slo_s: Column4 = b""
     """Seconds per token promised; ``limits.MAX_DURATION_S`` without a promise."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sglang_patch.seams import runtime
 from sglang_patch.seams.batches import adopt, split
+from sglang_patch.seams.requests import now_s
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import ScheduleBatch
@@ -38,7 +39,7 @@ def around_update_running_batch(
         to_run = original(scheduler, batch)
     if state.governor is not None:
         state.governor.decode_planned(
-            parked=_records(state.parked), kept=_records(batch), vetoed=vetoed
+            _records(state.parked), _records(batch), now_s(), vetoed=vetoed
         )
     return to_run
 

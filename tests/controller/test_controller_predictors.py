@@ -75,11 +75,13 @@ def test_published_learns_from_the_last_200_steps_every_600_s():
     assert predictor.predict(100.0, 1e5) == pytest.approx(2 * before, rel=0.02)
 
 
-def test_linear_refits_every_64_steps():
-    predictor = learn(OnlineLinearPredictor(), varied_steps(32))
+def test_linear_refits_every_64_steps_but_not_more_often_than_four_times_a_second():
+    predictor = learn(OnlineLinearPredictor(), varied_steps(32), now_s=0.0)
     assert predictor.version == 1
-    assert learn(predictor, varied_steps(63)).version == 1
-    assert learn(predictor, varied_steps(1)).version == 2
+    assert learn(predictor, varied_steps(63), now_s=1.0).version == 1
+    assert learn(predictor, varied_steps(1), now_s=1.0).version == 2
+    assert learn(predictor, varied_steps(64), now_s=1.2).version == 2
+    assert learn(predictor, [], now_s=1.3).version == 3
 
 
 @pytest.mark.parametrize("rows", [1, 8, 64])
@@ -110,7 +112,7 @@ def test_linear_ignores_pauses_of_the_machine():
 def test_linear_follows_a_lasting_change_of_speed():
     predictor = learn(OnlineLinearPredictor(), varied_steps(300))
     slower = [StepSample(s.rows, s.context_tokens, 0, 8 * s.latency_s) for s in varied_steps(9000)]
-    learn(predictor, slower)
+    learn(predictor, slower, now_s=1.0)
     assert predictor.predict(64.0, 64e3) == pytest.approx(8 * truth(64, 64e3), rel=0.05)
 
 

@@ -138,7 +138,7 @@ def test_pages_of_several_tokens_are_refused(platform: Any) -> None:
 
 
 class FakeCoordinator:
-    def __init__(  # noqa: PLR0917 - as SGLang's
+    def __init__(
         self,
         ranks: list[int],
         use_pynccl: bool,
