@@ -45,10 +45,10 @@ class RunningController:
         self.http = found[0] if found else ""
 
     def get(self, path: str) -> tuple[int, str]:
-        return self._ask(urllib.request.Request(self.http + path))  # noqa: S310
+        return self._ask(urllib.request.Request(self.http + path))
 
     def put(self, path: str, body: bytes) -> tuple[int, dict]:
-        request = urllib.request.Request(self.http + path, data=body, method="PUT")  # noqa: S310
+        request = urllib.request.Request(self.http + path, data=body, method="PUT")
         status, text = self._ask(request)
         return status, json.loads(text)
 
@@ -68,7 +68,7 @@ class RunningController:
     @staticmethod
     def _ask(request: urllib.request.Request) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE_MS / 1000) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE_MS / 1000) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

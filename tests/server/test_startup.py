@@ -1,0 +1,200 @@
+"""Start-up: inert until configured, refusals by name, hooks that did not take, embedded mode."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from conftest import until
+from governor_bench.processes import CpuEngine, StartFailed, free_port, get_json, workspace
+
+from sglang_patch.errors import ConfigurationError
+from sglang_patch.seams.unsupported import REFUSED, refuse_unsupported
+
+LOAD = "from sglang.srt.plugins import load_plugins; load_plugins()\n"
+REGISTERED = """
+from sglang.srt.plugins.hook_registry import HookRegistry
+import sys
+ours = [
+    target
+    for target, hooks in HookRegistry._hooks.items()
+    if any(hook.__module__.startswith("sglang_patch") for _, hook, _ in hooks)
+]
+print("HOOKED", sorted(ours))
+print("LOADED", sorted(name for name in sys.modules if name.startswith("sglang_patch")))
+"""
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if "GOVERNOR" not in key}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_installed_but_not_configured_registers_nothing() -> None:
+    result = python(LOAD + REGISTERED)
+    assert "HOOKED []" in result.stdout, result.stderr
+    assert "seams" not in result.stdout
+    assert "link" not in result.stdout
+
+
+def test_configured_hooks_are_registered_and_take() -> None:
+    check = "from sglang_patch.seams import hooks\n"
+    check += "hooks.require_applied('launcher'); hooks.require_applied('scheduler'); print('TOOK')"
+    result = python(LOAD + REGISTERED + check, GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
+    assert "Scheduler.update_running_batch" in result.stdout, result.stderr
+    assert "TOOK" in result.stdout, result.stderr
+
+
+def test_a_hook_that_did_not_take_is_named() -> None:
+    """Another plugin replaced the method after Governor's hook was applied."""
+    steal = (
+        "from sglang.srt.managers.scheduler import Scheduler\n"
+        "Scheduler.update_running_batch = lambda self, batch: batch\n"
+        "from sglang_patch.seams import hooks\n"
+        "hooks.require_applied('scheduler')"
+    )
+    result = python(LOAD + steal, GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
+    assert result.returncode != 0
+    assert "did not take on sglang.srt.managers.scheduler.Scheduler.update_running_batch" in (
+        result.stderr
+    )
+
+
+def test_an_sglang_without_a_target_is_refused_before_it_starts() -> None:
+    remove = (
+        "from sglang.srt.managers.scheduler import Scheduler\ndel Scheduler.update_running_batch\n"
+    )
+    result = python(remove + LOAD + "print('went on')", GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
+    assert result.returncode != 0
+    assert "Scheduler.update_running_batch" in result.stderr
+    assert "went on" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"GOVERNOR_ENDPOINT": "somewhere"}, "GOVERNOR_ENDPOINT"),
+        ({"GOVERNOR_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml"),
+        ({"GOVERNOR_ENDPOINT": "embedded", "GOVERNOR_MAX_PARKED_STEPS": "0"}, "max_parked_steps"),
+    ],
+    ids=["endpoint", "missing file", "bad value"],
+)
+def test_bad_configuration_stops_the_start(environment: dict[str, str], message: str) -> None:
+    result = python(LOAD + "print('went on')", **environment)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "went on" not in result.stdout
+
+
+def test_an_unknown_sglang_version_is_refused_unless_insisted() -> None:
+    pretend = "from sglang_patch.seams import versions\nversions.CHECKED = ('0.1',)\n"
+    result = python(pretend + LOAD + "print('on')", GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
+    assert "0.1" in result.stderr
+    assert "0.5.17" in result.stderr
+    assert "GOVERNOR_ALLOW_UNKNOWN_SGLANG" in result.stderr
+    result = python(
+        pretend + LOAD + "print('on')",
+        GOVERNOR_ENDPOINT="ipc:///tmp/none.sock",
+        GOVERNOR_ALLOW_UNKNOWN_SGLANG="1",
+    )
+    assert "on" in result.stdout, result.stderr
+
+
+UNSUPPORTED = {
+    "--enable-dp-attention": {"enable_dp_attention": True},
+    "--pp-size above 1": {"pp_size": 2},
+    "--disaggregation-mode": {"disaggregation_mode": "prefill"},
+    "--enable-pdmux": {"enable_pdmux": True},
+    "--dllm-algorithm": {"dllm_algorithm": "x"},
+    "--enable-hisparse": {"enable_hisparse": True},
+    "--use-ray": {"use_ray": True},
+    "--device mps": {"device": "mps"},
+    "--is-embedding": {"is_embedding": True},
+    "--enable-prefill-delayer": {"enable_prefill_delayer": True},
+    "--scheduler-recv-interval above 1": {"scheduler_recv_interval": 4},
+    "--tokenizer-worker-num above 1": {"tokenizer_worker_num": 2},
+    "--enable-mixed-chunk in the overlap loop": {"enable_mixed_chunk": True},
+    "--speculative-algorithm": {"speculative_algorithm": "EAGLE"},
+    "--enable-beam-search": {"enable_beam_search": True},
+}
+
+
+def test_every_refusal_has_an_example() -> None:
+    assert {item.name for item in REFUSED} == set(UNSUPPORTED)
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_configuration_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        refuse_unsupported(SimpleNamespace(**UNSUPPORTED[name]))
+    assert name in str(caught.value)
+    refuse_unsupported(SimpleNamespace())
+
+
+@pytest.mark.engine
+def test_a_real_server_refuses_what_is_not_governed(model: Path) -> None:
+    with workspace() as folder:
+        engine = CpuEngine(
+            folder,
+            model,
+            overlap=True,
+            governor={"ENDPOINT": f"ipc://{folder}/c.sock"},
+            arguments=["--enable-mixed-chunk"],
+        )
+        with engine, pytest.raises(StartFailed, match="--enable-mixed-chunk"):
+            engine.wait_ready()
+
+
+@pytest.mark.engine
+def test_embedded_controller_lives_and_dies_with_its_engine(model: Path) -> None:
+    """Killed without a chance to clean up, the engine takes its controller with it; while it
+    lives, a controller that dies is started again."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+
+    def controller_pid() -> int | None:
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if "controller_service" in words and f"--http=127.0.0.1:{port}" in words:
+                return process.pid
+        return None
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return get_json(f"{url}/v1/status")["policy"] == "cap:3"
+        return False
+
+    with workspace() as folder:
+        engine = CpuEngine(
+            folder,
+            model,
+            governor={
+                "ENDPOINT": "embedded",
+                "POLICY": "cap:3",
+                "CONTROLLER_HTTP": f"127.0.0.1:{port}",
+            },
+        )
+        with engine:
+            engine.wait_ready()
+            until(answers, "the embedded controller does not answer")
+            first = controller_pid()
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            until(lambda: controller_pid() not in (None, first), "it was not started again")
+            until(answers, "the restarted controller does not answer")
+            engine.signal(signal.SIGKILL)
+            until(lambda: controller_pid() is None, "the controller outlived its engine")
