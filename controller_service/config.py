@@ -20,8 +20,9 @@ Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
 
 def default_endpoint() -> str:
     """A socket in a directory that is this user's alone."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/governor-{os.getuid()}"  # noqa: S108
-    return f"ipc://{runtime}/governor/controller.sock"
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return f"ipc://{runtime}/governor/controller.sock"
+    return f"ipc:///tmp/governor-{os.getuid()}/controller.sock"
 
 
 class ConfigError(ValueError):

@@ -134,6 +134,7 @@ class Controller:
             logger.warning("engine %s: refused, %s", hello.engine_id, text)
             return _refusal("incompatible_version", text)
         session = self.sessions.known(hello)
+        is_news = session is None or self.sessions.hear(identity, now_s) is not session
         if session is None:
             predictor = make_predictor(self.config.predictor)
             session = EngineSession(hello, predictor, self.config.lease_steps)
@@ -143,7 +144,8 @@ class Controller:
         except TooManyEngines as error:
             logger.warning("engine %s: refused, %s", hello.engine_id, error)
             return _refusal("too_many_engines", f"{error}; raise max_engines or add a controller")
-        logger.info("engine %s: welcome (SGLang %s)", hello.engine_id, hello.sglang_version)
+        if is_news:  # an idle engine introduces itself every few seconds
+            logger.info("engine %s: welcome (SGLang %s)", hello.engine_id, hello.sglang_version)
         return encode(
             Welcome(
                 PROTOCOL_MAJOR,

@@ -34,12 +34,12 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: Annotated[str, Meta(max_length=512)] = ""
     """Controller socket: ``ipc://PATH``, ``tcp://127.0.0.1:PORT``, or ``embedded``."""
     engine_id: _Name = ""
-    """Name towards the controller; default: host name and launcher process id."""
+    """Name towards the controller; default: host name and process id of its launcher."""
     default_tpot_slo_ms: _Milliseconds = 50.0
     """TPOT promised to requests that name none (TAPER's default)."""
     default_ttft_slo_ms: _Milliseconds | None = None
     """TTFT promised to requests that name none; none by default."""
-    max_parked_steps: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    max_parked_steps: Annotated[int, Meta(ge=1, le=100_000)] = 64
     """A row that sat out this many steps in a row advances whatever the controller says."""
     max_wait_ms: Annotated[float, Meta(ge=0, le=50)] = 2.0
     """Longest wait for a decision before a step of the non-overlapped loop."""
@@ -84,6 +84,7 @@ def load(
         raw = environ.get(PREFIX + name.upper())
         if raw is not None and raw != "":
             values[name] = raw
+    _refuse_typos(environ)
     if (flag := _flag_value(argv)) is not None:
         values["endpoint"] = flag
     try:
@@ -93,6 +94,20 @@ def load(
     if config.active:
         _check_endpoint(config.endpoint)
     return config
+
+
+def _refuse_typos(environ: Mapping[str, str]) -> None:
+    """Refuse a variable that is almost one of ours.
+
+    Others with our prefix are left alone: Kubernetes, for one, sets ``GOVERNOR_SERVICE_HOST`` and
+    the like for a service of that name.
+    """
+    known = {PREFIX + name.upper() for name in EngineConfig.__struct_fields__} | {PREFIX + "CONFIG"}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if near:
+                raise ConfigurationError(f"{name} is no setting; did you mean {near[0]}?")
 
 
 def _flag_value(argv: Sequence[str]) -> str | None:

@@ -18,12 +18,15 @@ import time
 from pathlib import Path
 
 from sglang_patch.config import EMBEDDED, EngineConfig
+from sglang_patch.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
 _ENDPOINT_VARIABLE = "_GOVERNOR_EMBEDDED_ENDPOINT"
 """Tells scheduler processes where the launcher started the controller."""
+START_WAIT_S = 30.0
 RESTART_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
 STOP_WAIT_S = 2.0
 
 
@@ -35,8 +38,19 @@ def endpoint_of(settings: EngineConfig) -> str:
 
 
 def start(settings: EngineConfig) -> EmbeddedController:
-    """Start a controller beside this launcher and keep it running until the launcher ends."""
+    """Start a controller beside this launcher and keep it running until the launcher ends.
+
+    Raises:
+        ConfigurationError: it did not start; what it said about it stands above in the log.
+    """
     controller = EmbeddedController(settings)
+    if not controller.wait_ready():
+        controller.stop()
+        raise ConfigurationError(
+            "GOVERNOR_ENDPOINT=embedded: the controller did not start; its own message above names "
+            "the setting (GOVERNOR_POLICY, GOVERNOR_PREDICTOR or GOVERNOR_CONTROLLER_HTTP)"
+        )
+    controller.supervise()
     os.environ[_ENDPOINT_VARIABLE] = controller.endpoint
     atexit.register(controller.stop)
     return controller
@@ -62,6 +76,19 @@ class EmbeddedController:
         ]
         self._stopping = threading.Event()
         self._process = self._spawn()
+
+    def wait_ready(self) -> bool:
+        """Wait for the controller's socket. False if it ended, or took too long."""
+        socket = self._folder / "controller.sock"
+        deadline_s = time.monotonic() + START_WAIT_S
+        while not socket.exists():
+            if self._process.poll() is not None or time.monotonic() >= deadline_s:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def supervise(self) -> None:
+        """From now on, start the controller again whenever it ends."""
         threading.Thread(target=self._supervise, name="governor-embedded", daemon=True).start()
 
     @property
@@ -89,11 +116,14 @@ class EmbeddedController:
         return subprocess.Popen(self._command, stdin=subprocess.PIPE, env=environment)
 
     def _supervise(self) -> None:
+        pause_s = RESTART_PAUSE_S
         while not self._stopping.is_set():
+            started_s = time.monotonic()
             code = self._process.wait()
             if self._stopping.is_set():
                 return
             logger.warning("Governor: the embedded controller ended (%s); starting it again", code)
-            time.sleep(RESTART_PAUSE_S)
-            if not self._stopping.is_set():
+            lasted = time.monotonic() - started_s > LONGEST_PAUSE_S
+            pause_s = RESTART_PAUSE_S if lasted else min(2 * pause_s, LONGEST_PAUSE_S)
+            if not self._stopping.wait(pause_s):
                 self._process = self._spawn()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 from governor_protos.columns import unpack
-from governor_protos.messages import Outcome, Role, StepKind
+from governor_protos.messages import Outcome, Role, RowFlag, StepKind
 
 from sglang_patch.apply.branches import park_as_decided, park_by_orders
 from sglang_patch.config import EngineConfig
@@ -39,7 +39,7 @@ class Tally:
     """Counts since start-up."""
 
     governed_steps: int = 0
-    """Decode steps with at least one row that admission may park."""
+    """Decode steps with at least one extra branch in the batch."""
     outcomes: Counter[str] = field(default_factory=Counter)
     falls: Counter[str] = field(default_factory=Counter)
     parked_row_steps: int = 0
@@ -102,7 +102,7 @@ class EngineGovernor:
         if not busy:
             if now_s >= self._next_idle_poll_s:
                 self._next_idle_poll_s = now_s + IDLE_POLL_S
-                self._link.poll(now_s)
+                self._link.keep_alive(now_s)
             return None
         self._link.poll(now_s)
         if Role.OPPORTUNISTIC.value not in self._roles:
@@ -171,6 +171,9 @@ class EngineGovernor:
         waiting_prefill_tokens: int,
     ) -> None:
         """Take in the rows of the step to come and ask the controller about it."""
+        for index, record in enumerate(table.records):
+            if record.parked_steps >= self._config.max_parked_steps:
+                table.flags[index] |= RowFlag.PINNED.value
         self._table = table
         self._roles = table.roles()
         self._names.keep_groups({record.group_id for record in table.records})

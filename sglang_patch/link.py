@@ -21,6 +21,9 @@ MAX_DRAIN = 32
 """Frames read in one poll; what is left waits for the next step."""
 HWM = 16
 HELLO_INTERVAL_S = 0.25
+KEEP_ALIVE_S = 5.0
+"""An engine that asks nothing introduces itself this often, so that a controller that was
+restarted meanwhile is found before the next request, not by it."""
 POLL_PAUSE_S = 5e-5
 REFUSED_RETRY_S = 10.0
 
@@ -60,6 +63,7 @@ class ControllerLink:
         self._unanswered = False
         self._garbage = False
         self._asked_step = -1
+        self._may_probe = False
         self.state = LinkState.INTRODUCING
         self.decision: Decision | None = None
         """The newest valid decision."""
@@ -89,9 +93,21 @@ class ControllerLink:
             except zmq.Again:
                 break
             self._receive(frames, now_s)
-        must_introduce = self.state is not LinkState.READY and now_s >= self._next_hello_s
-        if must_introduce or self._breaker.take_probe(now_s):
+        if self._breaker.take_probe(now_s):
+            # The next snapshot may be asked about, should the controller still know this engine;
+            # introducing it again costs little and serves the case that it does not.
+            self._may_probe = True
             self._introduce(now_s)
+        elif now_s >= self._next_hello_s and self.state is not LinkState.READY:
+            self._introduce(now_s)
+
+    def keep_alive(self, now_s: float) -> None:
+        """For an idle engine: read what has arrived, and introduce the engine now and then."""
+        self.poll(now_s)
+        if self.state is LinkState.READY and now_s >= self._next_hello_s:
+            self._next_hello_s = now_s + KEEP_ALIVE_S
+            if not self._send(self._hello):
+                self._introduce_anew(now_s)
 
     def wait(self, for_step: int, timeout_s: float) -> None:
         """Wait up to ``timeout_s`` for the decision on ``for_step``, if one is being made."""
@@ -106,7 +122,8 @@ class ControllerLink:
 
     @property
     def is_asking(self) -> bool:
-        return self.state is LinkState.READY and self._breaker.allows_question()
+        allowed = self._breaker.allows_question() or self._may_probe
+        return self.state is LinkState.READY and allowed
 
     def has_fresh(self, step: int) -> bool:
         return self.decision is not None and self.decision.for_step == step
@@ -121,6 +138,7 @@ class ControllerLink:
         if not self.is_asking:
             return False
         self._unanswered = True
+        self._may_probe = False
         self._asked_step = snapshot.for_step
         if self._send(encode(snapshot)):
             return True
@@ -174,26 +192,25 @@ class ControllerLink:
         if not self._garbage:
             logger.warning("Governor: a reply of the controller cannot be used: %s", problem)
         self._garbage = True
+        self._unanswered = False  # it was answered, if badly: one question, one miss
         if self._breaker.record_miss(now_s):
             logger.warning("Governor: too many unusable replies; running as stock")
-
-    def _answered(self) -> None:
-        self._unanswered = False
-        self._garbage = False
-        if self._breaker.record_answer():
-            logger.warning("Governor: the controller answers again")
 
     def _receive_decision(self, decision: Decision, now_s: float) -> None:
         if decision.for_step > self._asked_step:
             # Kept, it would outrank every real decision from here on.
             self._receive_garbage(f"decision for step {decision.for_step}, never asked", now_s)
             return
-        self._answered()
+        self._unanswered = False
+        self._garbage = False
+        if self._breaker.record_answer():
+            logger.warning("Governor: the controller decides again")
         if self.decision is None or decision.for_step >= self.decision.for_step:
             self.decision = decision
 
     def _receive_welcome(self, welcome: Welcome) -> None:
-        self._answered()
+        # A handshake closes no breaker: a controller may greet and yet never decide.
+        self._unanswered = False
         if self.state is not LinkState.READY:
             logger.info(
                 "Governor: governed by controller %s (protocol %d.%d, policy %s)",

@@ -144,7 +144,7 @@ def check_equality(
     quick: bool,
     json_path: str,
 ) -> None:
-    """Governed greedy tokens against stock ones; exit status 1 if any differ."""
+    """Governed greedy tokens against stock ones; exit status 1 if any differ or none was parked."""
     from governor_bench.equality.command import check as run_check
 
     stopwatch = Stopwatch()
@@ -181,6 +181,8 @@ def check_equality(
         f"{report['requests']} requests, {report['mismatched']} differ from stock, "
         f"{report['parked_row_steps']} row-steps parked",
     )
+    if not report["parked_row_steps"]:
+        raise click.ClickException("nothing was parked, so nothing was checked; see --policy")
     if report["mismatched"]:
         raise SystemExit(1)
 

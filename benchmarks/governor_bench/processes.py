@@ -233,6 +233,8 @@ class CpuEngine(ManagedProcess):
             {
                 "SGLANG_PLATFORM": "governor_reference_cpu",
                 "OMP_NUM_THREADS": "1",
+                # Some of SGLang's choices ask torch for CUDA and not the platform.
+                "CUDA_VISIBLE_DEVICES": "",
                 **governed,
                 **(environment or {}),
             },

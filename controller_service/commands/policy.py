@@ -31,11 +31,7 @@ def show(controller: str) -> None:
 @policy.command("list")
 def list_policies() -> None:
     """List the policies that this installation has."""
-    from controller_service.policies.registry import UnknownPolicy, policy_kinds  # noqa: PLC0415
+    from controller_service.policies.registry import policy_kinds  # noqa: PLC0415
 
-    try:
-        kinds = policy_kinds()
-    except UnknownPolicy as error:
-        raise click.ClickException(str(error)) from error
-    for kind in kinds.values():
-        click.echo(f"{kind.name:10} {kind.summary}" + (f"  ({kind.usage})" if kind.usage else ""))
+    for name, kind in policy_kinds().items():
+        click.echo(f"{name:10} {kind.summary}" + (f"  ({kind.usage})" if kind.usage else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from importlib import metadata
 
@@ -15,6 +16,8 @@ from controller_service.policies.off import OFF
 from controller_service.policies.random_park import RANDOM
 from controller_service.policies.taper import TAPER
 
+logger = logging.getLogger(__name__)
+
 ENTRY_POINTS = "governor.policies"
 BUILT_IN = {kind.name: kind for kind in (OFF, CAP, EAGER, TAPER, RANDOM)}
 
@@ -26,15 +29,15 @@ class UnknownPolicy(ValueError):
 def policy_kinds() -> dict[str, PolicyKind]:
     """All policies by name: those that ship, then those that installed packages offer.
 
-    A third party cannot replace one that ships.
-
-    Raises:
-        UnknownPolicy: a package offers something that is not a policy.
+    A third party cannot replace one that ships. One that does not load is left out and logged, so
+    that it stands in nobody else's way.
     """
     kinds = dict(BUILT_IN)
-    for point in metadata.entry_points(group=ENTRY_POINTS):
-        if point.name not in kinds:
-            kinds[point.name] = _load(point)
+    for name, point in _third_party().items():
+        try:
+            kinds[name] = _load(point)
+        except UnknownPolicy as error:
+            logger.warning("%s", error)
     return kinds
 
 
@@ -50,16 +53,24 @@ def parse_policy(text: str) -> Policy:
     if len(text) > MAX_TEXT:
         raise UnknownPolicy(f"a policy is written in at most {MAX_TEXT} characters")
     name, *settings = re.split(r"[:,]", text.strip())
-    kind = BUILT_IN.get(name) or policy_kinds().get(name)
+    kind = BUILT_IN.get(name)
     if kind is None:
-        known = ", ".join(policy_kinds())
-        raise UnknownPolicy(f"no policy {name!r}; choose one of {known}")
+        third_party = _third_party()
+        if name not in third_party:
+            known = ", ".join([*BUILT_IN, *third_party])
+            raise UnknownPolicy(f"no policy {name!r}; choose one of {known}")
+        kind = _load(third_party[name])
     try:
         config = msgspec.convert(_by_field(kind, settings), kind.config_type, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         example = f"; write it like {kind.usage!r}" if kind.usage else ""
         raise UnknownPolicy(f"policy {name!r}: {error}{example}") from error
     return Policy(kind, config, text.strip())
+
+
+def _third_party() -> dict[str, metadata.EntryPoint]:
+    points = metadata.entry_points(group=ENTRY_POINTS)
+    return {point.name: point for point in points if point.name not in BUILT_IN}
 
 
 def _by_field(kind: PolicyKind, settings: list[str]) -> dict[str, str]:

@@ -81,7 +81,7 @@ class Outcome(IntEnum):
     NONE = 4
     """No decision was at hand: stock behaviour."""
     UNGOVERNED = 5
-    """There was nothing to decide: a prefill step, or no row that could be parked."""
+    """There was nothing to decide: a prefill step, or no extra branch in the batch."""
 
 
 class Wire(msgspec.Struct, array_like=True, frozen=True, tag=True):
@@ -130,7 +130,8 @@ class Refusal(Wire, frozen=True, tag="refusal"):
     protocol_major: Count
     protocol_minor: Count
     reason: Text
-    """Machine-readable: ``incompatible_version``, ``unknown_engine``, ``invalid_message``."""
+    """Machine-readable: ``incompatible_version``, ``unknown_engine``,
+    ``too_many_engines``, ``invalid_message``; engines treat one they do not know as final."""
     message: Message
 
 
@@ -161,7 +162,7 @@ class Rows(msgspec.Struct, array_like=True, frozen=True):
     output_tokens: Column4 = b""
     max_new_tokens: Column4 = b""
     priority: Column4 = b""
-    """SGLang's sign: higher is more urgent."""
+    """Higher is more urgent, whichever sign the engine was started with."""
     parked_steps: Column4 = b""
     """Steps in a row that this row has sat out."""
     age_s: Column4 = b""

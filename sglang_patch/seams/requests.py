@@ -51,12 +51,16 @@ def record(req: Req, governor: EngineGovernor) -> RowRecord:
     return found
 
 
-def read_table(reqs: Iterable[Req], in_prefill: Any, governor: EngineGovernor) -> RowTable:
+def read_table(
+    reqs: Iterable[Req], in_prefill: Any, governor: EngineGovernor, *, low_is_urgent: bool
+) -> RowTable:
     """Read rows for a snapshot.
 
     Args:
         reqs: all rows that may take part in the coming step.
         in_prefill: the request in the middle of a chunked prefill, or None; it does not decode yet.
+        low_is_urgent: whether this engine takes low priority values first; in a snapshot higher is
+            always more urgent.
     """
     table = RowTable()
     for req in reqs:
@@ -68,9 +72,9 @@ def read_table(reqs: Iterable[Req], in_prefill: Any, governor: EngineGovernor) -
         table.context_tokens.append(len(req.origin_input_ids) + output_tokens)
         table.output_tokens.append(output_tokens)
         table.max_new_tokens.append(min(req.sampling_params.max_new_tokens or 0, MAX_COUNT))
-        table.priority.append(_clamped(req.priority))
+        table.priority.append(_clamped(req.priority, -1 if low_is_urgent else 1))
     return table
 
 
-def _clamped(priority: int | None) -> int:
-    return 0 if priority is None else max(-MAX_COUNT, min(priority, MAX_COUNT))
+def _clamped(priority: int | None, sign: int) -> int:
+    return 0 if priority is None else max(-MAX_COUNT, min(sign * priority, MAX_COUNT))

@@ -107,11 +107,20 @@ def _report(
     launch: LaunchedStep,
 ) -> None:
     scheduler = state.scheduler
+    if launch.kind is StepKind.MIXED:
+        # Decode rows ride along without passing the seam where rows are parked and counted.
+        for record in filter(None, map(runtime.record_of, batch.reqs)):
+            record.advance(launch.launched_s)
     governor.launched(launch)
     stats = scheduler.pool_stats_observer.get_pool_stats()
     waiting = scheduler.waiting_queue
     governor.observe(
-        read_table(_rows(state, batch, launch.kind), scheduler.chunked_req, governor),
+        read_table(
+            _rows(state, batch, launch.kind),
+            scheduler.chunked_req,
+            governor,
+            low_is_urgent=bool(scheduler.server_args.schedule_low_priority_values_first),
+        ),
         for_step=launch.step + 1,
         now_s=now_s(),
         kv_used_tokens=min(int(stats.full_num_used), MAX_COUNT),

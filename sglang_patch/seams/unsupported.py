@@ -66,11 +66,6 @@ REFUSED = (
         "--speculative-algorithm",
         "speculative decoding is not governed yet: leave it out",
     ),
-    Refused(
-        lambda args: bool(getattr(args, "enable_beam_search", False)),
-        "--enable-beam-search",
-        "leave it out",
-    ),
 )
 
 
@@ -85,5 +80,6 @@ def refuse_unsupported(server_args: Any) -> None:
         raise ConfigurationError(
             "Governor does not govern this configuration. "
             + "; ".join(found)
-            + ". Or unset GOVERNOR_ENDPOINT and GOVERNOR_CONFIG to run stock SGLang"
+            + ". Or run stock SGLang: leave out GOVERNOR_ENDPOINT, GOVERNOR_CONFIG and "
+            "--governor-endpoint"
         )

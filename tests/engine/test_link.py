@@ -13,7 +13,7 @@ from governor_protos.messages import Decision, Goodbye, Hello, Refusal, Rows, Sn
 
 from sglang_patch.breaker import BreakerState, CircuitBreaker
 from sglang_patch.fallback import FallReason
-from sglang_patch.link import ControllerLink, LinkState
+from sglang_patch.link import KEEP_ALIVE_S, ControllerLink, LinkState
 
 HELLO = Hello(
     1, 0, "engine", "i", "0", "0", "m", 1, 0, False, 8, 64, 64, 1, -1, "", [], ["branches"]
@@ -91,6 +91,12 @@ def introduce(link: ControllerLink, controller: FakeController) -> None:
     until(link, lambda: link.state is LinkState.READY)
 
 
+def controller_hears_hello(controller: FakeController) -> bool:
+    while not isinstance(controller.receive(), Hello):
+        pass
+    return True
+
+
 def next_snapshot(controller: FakeController) -> Snapshot:
     message = controller.receive()
     while not isinstance(message, Snapshot):
@@ -124,9 +130,64 @@ def test_silence_opens_the_breaker_and_an_answer_closes_it(
     assert link.trouble() is FallReason.BREAKER_OPEN
     assert not link.ask(snapshot(9), time.perf_counter())
     until(link, lambda: link.breaker.state is BreakerState.HALF_OPEN)
-    next_snapshot(controller)
+    assert controller_hears_hello(controller)
     controller.say(encode(WELCOME))
     until(link, lambda: link.is_asking)
+    assert link.breaker.state is BreakerState.HALF_OPEN, "a handshake closes no breaker"
+    assert link.ask(snapshot(10), time.perf_counter())
+    assert not link.ask(snapshot(11), time.perf_counter()), "one question a probe"
+    while next_snapshot(controller).for_step != 10:
+        pass
+    controller.say(encode(decision(10)))
+    until(link, lambda: link.breaker.state is BreakerState.CLOSED)
+
+
+def test_a_controller_that_greets_but_never_decides_is_not_asked_again_and_again(
+    link: ControllerLink, controller: FakeController
+) -> None:
+    introduce(link, controller)
+    step = 0
+    deadline_s = time.monotonic() + 0.6
+    while time.monotonic() < deadline_s:
+        step += 1
+        now_s = time.perf_counter()
+        link.poll(now_s)
+        link.ask(snapshot(step), now_s)
+        while controller.socket.poll(0):
+            if isinstance(controller.receive(), Hello):
+                controller.say(encode(WELCOME))
+        time.sleep(0.002)
+    assert link.breaker.openings == 1
+
+
+def test_an_unusable_reply_is_one_miss(link: ControllerLink, controller: FakeController) -> None:
+    """The breaker opens at three misses."""
+    introduce(link, controller)
+    for step in (1, 2):
+        link.ask(snapshot(step), time.perf_counter())
+        next_snapshot(controller)
+        controller.say(b"garbage")
+        until(link, lambda step=step: link.invalid_replies == step)  # type: ignore[misc]
+    assert link.breaker.state is BreakerState.CLOSED
+
+
+def test_an_idle_engine_finds_a_controller_that_was_restarted(
+    endpoint: str, link: ControllerLink, controller: FakeController
+) -> None:
+    introduce(link, controller)
+    link.keep_alive(time.perf_counter())
+    link.keep_alive(time.perf_counter() + KEEP_ALIVE_S)
+    assert controller.receive() == HELLO
+    controller.close()
+    second = FakeController(endpoint)
+    deadline_s = time.monotonic() + 10
+    ahead_s = time.perf_counter()
+    while not second.socket.poll(20):
+        assert time.monotonic() < deadline_s
+        ahead_s += KEEP_ALIVE_S
+        link.keep_alive(ahead_s)
+    assert second.receive() == HELLO
+    second.close()
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,17 @@
-"""Real engines and controllers. Each engine starts once a session (half a minute) and then sleeps
-while it has nothing to do."""
+"""Real engines. Each starts once a session and sleeps while it has nothing to do."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engines import QUIET, REQUESTS, SEED, STRICT, EmbeddedEngine, GovernedEngine, Results
 from governor_bench.equality.check import run
 from governor_bench.equality.workload import mixed_requests
-from governor_bench.load.client import RequestResult
-from governor_bench.processes import Controller, CpuEngine, free_port, workspace
+from governor_bench.processes import CpuEngine, free_port, workspace
 from governor_bench.tiny_models import tiny_models
-
-REQUESTS = 72
-SEED = 5
-STRICT = {"SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY": "1"}
-QUIET = ("--sleep-on-idle", "--enable-metrics")
-
-Results = dict[int, RequestResult]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,37 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "tests/server" in str(item.path):
                 item.add_marker(skip)
-
-
-@dataclass
-class GovernedEngine:
-    """An engine with the folder that its controller's socket lives in."""
-
-    engine: CpuEngine
-    folder: Path
-
-    @property
-    def url(self) -> str:
-        return self.engine.url
-
-    @property
-    def endpoint(self) -> str:
-        return f"ipc://{self.folder}/controller.sock"
-
-    @contextlib.contextmanager
-    def controller(self, policy: str) -> Iterator[Controller]:
-        """Run a real controller at the engine's endpoint and wait until the engine has found it."""
-        with Controller(self.folder, policy=policy) as controller:
-            controller.wait_ready()
-            until(lambda: len(controller.status()["engines"]) > 0, "the engine did not connect")
-            yield controller
-
-
-def until(holds: Callable[[], bool], complaint: str, timeout_s: float = 30.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline_s, complaint
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
@@ -121,18 +79,6 @@ def two_ranks(model: Path) -> Iterator[GovernedEngine]:
 def two_replicas(model: Path) -> Iterator[GovernedEngine]:
     """Governed, two data-parallel replicas, normal loop."""
     yield from _governed(model, "--dp", "2", overlap=False)
-
-
-@dataclass
-class EmbeddedEngine:
-    """An engine that started its own controller."""
-
-    engine: CpuEngine
-    controller_url: str
-
-    @property
-    def url(self) -> str:
-        return self.engine.url
 
 
 @pytest.fixture(scope="session")

@@ -8,41 +8,24 @@ idle ends the engine, so an engine that still answers has passed that check, too
 from __future__ import annotations
 
 import copy
-import time
 import urllib.request
 
 import msgspec
 import pytest
-from conftest import (
-    REQUESTS,
-    SEED,
+from engines import (
     EmbeddedEngine,
     GovernedEngine,
     Results,
+    assert_sound_at_idle,
+    run_counted,
     until,
 )
-from governor_bench.engine_metrics import GovernorCounters, read_counters
-from governor_bench.equality.check import compare, run
-from governor_bench.equality.workload import mixed_requests
+from governor_bench.equality.check import compare
 from governor_bench.processes import get_json
 
 pytestmark = pytest.mark.engine
 
 POLICIES = ["random:0.5", "taper"]
-
-
-def run_counted(url: str, *, penalties: bool) -> tuple[Results, GovernorCounters]:
-    before = read_counters(url)
-    results = run(url, mixed_requests(REQUESTS, SEED, penalties=penalties))
-    time.sleep(1.5)  # the engine publishes its counters twice a second
-    return results, read_counters(url).since(before)
-
-
-def assert_sound_at_idle(url: str) -> None:
-    """Nothing leaked: SGLang ends an engine whose pools do not add up once it is idle."""
-    time.sleep(2.0)
-    with urllib.request.urlopen(f"{url}/health_generate", timeout=30) as reply:
-        assert reply.status == 200
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import zmq
-from conftest import GovernedEngine, Results, until
+from engines import GovernedEngine, Results, assert_sound_at_idle, run_counted, until
 from governor_bench.engine_metrics import GovernorCounters, read_counters
 from governor_bench.equality.check import compare
 from governor_protos import decode_to_controller, encode
 from governor_protos.columns import pack
 from governor_protos.messages import Band, Decision, Hello, Role, Snapshot, Welcome
-from test_equality import assert_sound_at_idle, run_counted
 
 pytestmark = pytest.mark.engine
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import GovernedEngine, Results
+from engines import GovernedEngine, Results, assert_sound_at_idle, run_counted
 from governor_bench.equality.check import compare
-from test_equality import assert_sound_at_idle, run_counted
 
 pytestmark = pytest.mark.engine
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from conftest import until
+from engines import until
 from governor_bench.processes import CpuEngine, StartFailed, free_port, get_json, workspace
 
 from sglang_patch.errors import ConfigurationError
@@ -36,7 +36,8 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if "GOVERNOR" not in key}
     return subprocess.run(
         [sys.executable, "-c", code],
-        env={**clean, **environment},
+        # Other plugins that SGLang brings along take ten seconds to import.
+        env={"SGLANG_PLUGINS": "governor", **clean, **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -51,23 +52,20 @@ def test_installed_but_not_configured_registers_nothing() -> None:
     assert "link" not in result.stdout
 
 
-def test_configured_hooks_are_registered_and_take() -> None:
+def test_configured_hooks_take_and_one_that_did_not_is_named() -> None:
+    """Another plugin replaces a method after Governor's hook was applied."""
     check = "from sglang_patch.seams import hooks\n"
-    check += "hooks.require_applied('launcher'); hooks.require_applied('scheduler'); print('TOOK')"
-    result = python(LOAD + REGISTERED + check, GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
-    assert "Scheduler.update_running_batch" in result.stdout, result.stderr
-    assert "TOOK" in result.stdout, result.stderr
-
-
-def test_a_hook_that_did_not_take_is_named() -> None:
-    """Another plugin replaced the method after Governor's hook was applied."""
+    check += (
+        "hooks.require_applied('launcher'); hooks.require_applied('scheduler'); print('TOOK')\n"
+    )
     steal = (
         "from sglang.srt.managers.scheduler import Scheduler\n"
         "Scheduler.update_running_batch = lambda self, batch: batch\n"
-        "from sglang_patch.seams import hooks\n"
         "hooks.require_applied('scheduler')"
     )
-    result = python(LOAD + steal, GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
+    result = python(LOAD + REGISTERED + check + steal, GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
+    assert "Scheduler.update_running_batch" in result.stdout, result.stderr
+    assert "TOOK" in result.stdout, result.stderr
     assert result.returncode != 0
     assert "did not take on sglang.srt.managers.scheduler.Scheduler.update_running_batch" in (
         result.stderr
@@ -90,8 +88,9 @@ def test_an_sglang_without_a_target_is_refused_before_it_starts() -> None:
         ({"GOVERNOR_ENDPOINT": "somewhere"}, "GOVERNOR_ENDPOINT"),
         ({"GOVERNOR_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml"),
         ({"GOVERNOR_ENDPOINT": "embedded", "GOVERNOR_MAX_PARKED_STEPS": "0"}, "max_parked_steps"),
+        ({"GOVERNOR_ENDPONT": "embedded"}, "did you mean GOVERNOR_ENDPOINT"),
     ],
-    ids=["endpoint", "missing file", "bad value"],
+    ids=["endpoint", "missing file", "bad value", "typo"],
 )
 def test_bad_configuration_stops_the_start(environment: dict[str, str], message: str) -> None:
     result = python(LOAD + "print('went on')", **environment)
@@ -129,7 +128,6 @@ UNSUPPORTED = {
     "--tokenizer-worker-num above 1": {"tokenizer_worker_num": 2},
     "--enable-mixed-chunk in the overlap loop": {"enable_mixed_chunk": True},
     "--speculative-algorithm": {"speculative_algorithm": "EAGLE"},
-    "--enable-beam-search": {"enable_beam_search": True},
 }
 
 
@@ -157,6 +155,15 @@ def test_a_real_server_refuses_what_is_not_governed(model: Path) -> None:
         )
         with engine, pytest.raises(StartFailed, match="--enable-mixed-chunk"):
             engine.wait_ready()
+
+
+@pytest.mark.engine
+def test_a_real_server_refuses_an_embedded_controller_that_does_not_start(model: Path) -> None:
+    with workspace() as folder:
+        engine = CpuEngine(folder, model, governor={"ENDPOINT": "embedded", "POLICY": "tapper"})
+        with engine, pytest.raises(StartFailed, match="GOVERNOR_POLICY") as caught:
+            engine.wait_ready()
+        assert "tapper" in str(caught.value) or "tapper" in engine.log.read_text()
 
 
 @pytest.mark.engine

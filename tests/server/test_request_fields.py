@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import GovernedEngine
+from engines import GovernedEngine
 from openai import BadRequestError, OpenAI
 
 pytestmark = pytest.mark.engine
