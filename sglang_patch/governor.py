@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 from governor_protos.columns import unpack
-from governor_protos.messages import Outcome, Role, RowFlag, StepKind
+from governor_protos.limits import MAX_COUNT
+from governor_protos.messages import Outcome, Role, RowFlag, Snapshot, StepKind
 
 from sglang_patch.apply.branches import park_as_decided, park_by_orders
 from sglang_patch.config import EngineConfig
@@ -19,11 +20,15 @@ from sglang_patch.fallback import Footing, Rung, find_footing
 from sglang_patch.link import ControllerLink
 from sglang_patch.requests import terms
 from sglang_patch.rows import Names, RowRecord, RowTable
-from sglang_patch.snapshot import build
+from sglang_patch.snapshot import RowPacker
 from sglang_patch.steps import LaunchedStep, StepMeter
 
 IDLE_POLL_S = 0.02
 """How often an idle engine looks after its connection."""
+
+
+REPORT_EVERY_STEPS = 8
+"""Steps of a batch without extra branches from one report to the next."""
 
 
 class StepOrder(msgspec.Struct, frozen=True):
@@ -64,6 +69,7 @@ class EngineGovernor:
         self._names = Names()
         self._table = RowTable()
         self._roles: list[int] = []
+        self._packer = RowPacker()
         self._meter = StepMeter()
         self._footing: Footing | None = None
         self._planned_outcome = Outcome.UNGOVERNED
@@ -77,7 +83,17 @@ class EngineGovernor:
 
     # -- requests -------------------------------------------------------------------------------
 
-    def admit(self, rid: str, custom_params: object, arrival_s: float) -> RowRecord:
+    def admit(
+        self,
+        rid: str,
+        custom_params: object,
+        arrival_s: float,
+        *,
+        prompt_tokens: int,
+        max_new_tokens: int,
+        priority: int,
+        pinned: bool,
+    ) -> RowRecord:
         """Start a record for a request that is seen for the first time."""
         wishes = terms(custom_params)
         config = self._config
@@ -86,7 +102,15 @@ class EngineGovernor:
         if wishes.ttft_slo_s is None and config.default_ttft_slo_ms is not None:
             wishes = wishes._replace(ttft_slo_s=config.default_ttft_slo_ms / 1e3)
         return RowRecord(
-            self._names.request_id(), rid, self._names.group_id(wishes.group), wishes, arrival_s
+            self._names.request_id(),
+            rid,
+            self._names.group_id(wishes.group),
+            wishes,
+            arrival_s,
+            prompt_tokens=prompt_tokens,
+            max_new_tokens=max_new_tokens,
+            priority=priority,
+            pinned=pinned,
         )
 
     # -- plan(t) --------------------------------------------------------------------------------
@@ -170,7 +194,10 @@ class EngineGovernor:
         waiting_requests: int,
         waiting_prefill_tokens: int,
     ) -> None:
-        """Take in the rows of the step to come and ask the controller about it."""
+        """Take in the rows of the step to come and ask the controller about it.
+
+        With nothing to decide, only some steps are reported; feedback waits and loses nothing.
+        """
         for index, record in enumerate(table.records):
             if record.parked_steps >= self._config.max_parked_steps:
                 table.flags[index] |= RowFlag.PINNED.value
@@ -179,24 +206,22 @@ class EngineGovernor:
         self._names.keep_groups({record.group_id for record in table.records})
         if not self._link.is_asking:
             return
-        snapshot = build(
-            table,
-            self._roles,
+        if Role.OPPORTUNISTIC.value not in self._roles and for_step % REPORT_EVERY_STEPS:
+            return
+        snapshot = Snapshot(
             for_step=for_step,
-            now_s=now_s,
+            rows=self._packer.pack(table, self._roles, now_s),
             kv_used_tokens=kv_used_tokens,
             kv_total_tokens=kv_total_tokens,
             waiting_requests=waiting_requests,
             waiting_prefill_tokens=waiting_prefill_tokens,
             feedback=self._meter.take_feedback(),
-            falls=sum(self.tally.falls.values()),
+            falls=min(sum(self.tally.falls.values()), MAX_COUNT),
         )
         self._link.ask(snapshot, now_s)
 
-    def finished(self, step_number: int, rows: list[tuple[RowRecord, int]], now_s: float) -> None:
-        """A step's results are in. ``rows``: records with their output tokens so far."""
-        for record, output_tokens in rows:
-            record.note_tokens(output_tokens, now_s)
+    def finished(self, step_number: int, now_s: float) -> None:
+        """A step's results are in; its rows have taken note of their tokens."""
         self._meter.finished(step_number, now_s)
 
     def close(self, reason: str) -> None:

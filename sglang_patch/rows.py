@@ -10,6 +10,12 @@ from governor_protos.messages import Role
 
 from sglang_patch.requests import RequestTerms
 
+_SERIAL, _TRUNK, _OPPORTUNISTIC = (
+    Role.SERIAL.value,
+    Role.TRUNK.value,
+    Role.OPPORTUNISTIC.value,
+)
+
 NEVER_S = -1.0
 """Timestamp of something that has not happened."""
 
@@ -22,7 +28,11 @@ class RowRecord:
         "first_token_s",
         "group_id",
         "last_token_s",
+        "max_new_tokens",
         "parked_steps",
+        "pinned",
+        "priority",
+        "prompt_tokens",
         "request_id",
         "resumed_s",
         "rid",
@@ -33,7 +43,17 @@ class RowRecord:
     )
 
     def __init__(
-        self, request_id: int, rid: str, group_id: int, terms: RequestTerms, arrival_s: float
+        self,
+        request_id: int,
+        rid: str,
+        group_id: int,
+        terms: RequestTerms,
+        arrival_s: float,
+        *,
+        prompt_tokens: int = 0,
+        max_new_tokens: int = 0,
+        priority: int = 0,
+        pinned: bool = False,
     ) -> None:
         self.request_id = request_id
         self.rid = rid
@@ -42,6 +62,11 @@ class RowRecord:
         self.ttft_slo_s = MAX_DURATION_S if terms.ttft_slo_s is None else terms.ttft_slo_s
         self.tpot_slo_s = MAX_DURATION_S if terms.tpot_slo_s is None else terms.tpot_slo_s
         self.arrival_s = arrival_s
+        self.prompt_tokens = prompt_tokens
+        self.max_new_tokens = max_new_tokens
+        self.priority = priority
+        self.pinned = pinned
+        """Never to be parked, whatever else is true of it."""
         self.first_token_s = NEVER_S
         self.last_token_s = NEVER_S
         self.resumed_s = NEVER_S
@@ -83,10 +108,7 @@ class RowTable:
     records: list[RowRecord] = field(default_factory=list)
     flags: list[int] = field(default_factory=list)
     """:class:`governor_protos.messages.RowFlag` bits."""
-    context_tokens: list[int] = field(default_factory=list)
     output_tokens: list[int] = field(default_factory=list)
-    max_new_tokens: list[int] = field(default_factory=list)
-    priority: list[int] = field(default_factory=list)
 
     def roles(self) -> list[int]:
         """The role of every row.
@@ -94,7 +116,7 @@ class RowTable:
         A group always has a trunk: where no row of it declared itself one, or that row has
         finished, the oldest row left takes over. So admission can never hold a whole request.
         """
-        trunk_of: dict[int, int] = {}
+        acting: dict[int, int] = {}
         declared: set[int] = set()
         for record in self.records:
             group = record.group_id
@@ -102,18 +124,19 @@ class RowTable:
                 continue
             if record.trunk:
                 declared.add(group)
-            elif record.request_id < trunk_of.get(group, record.request_id + 1):
-                trunk_of[group] = record.request_id
-        roles = []
-        for record in self.records:
-            group = record.group_id
-            if not group:
-                roles.append(Role.SERIAL.value)
-            elif record.trunk or (group not in declared and trunk_of[group] == record.request_id):
-                roles.append(Role.TRUNK.value)
-            else:
-                roles.append(Role.OPPORTUNISTIC.value)
-        return roles
+            elif record.request_id < acting.get(group, record.request_id + 1):
+                acting[group] = record.request_id
+        if not acting and not declared:
+            return [_SERIAL] * len(self.records)
+        trunks = {number for group, number in acting.items() if group not in declared}
+        return [
+            _SERIAL
+            if not record.group_id
+            else _TRUNK
+            if record.trunk or record.request_id in trunks
+            else _OPPORTUNISTIC
+            for record in self.records
+        ]
 
 
 class Names:

@@ -25,28 +25,47 @@ now_s = time.perf_counter
 def may_park(req: Req) -> bool:
     """Whether a row may leave the batch for a step. Only facts that every rank shares.
 
-    - A row that is being aborted completes through one more decode step.
-    - Penalties and grammars keep per-batch state that advances with every step of the batch.
+    A row that is being aborted completes through one more decode step.
+    """
+    return req.to_finish is None and not _is_pinned(req)
+
+
+def _is_pinned(req: Req) -> bool:
+    """Whether a row may never leave the batch.
+
+    Penalties and grammars keep per-batch state that advances with every step of the batch.
     """
     params = req.sampling_params
-    return (
-        req.to_finish is None
-        and req.grammar is None
-        and not params.frequency_penalty
-        and not params.presence_penalty
-        and params.repetition_penalty == 1.0
-        and not params.min_new_tokens
-        and not req.return_hidden_states
-        and getattr(req, "beam_group", None) is None
+    return bool(
+        req.grammar is not None
+        or params.frequency_penalty
+        or params.presence_penalty
+        or params.repetition_penalty != 1.0
+        or params.min_new_tokens
+        or req.return_hidden_states
+        or getattr(req, "beam_group", None) is not None
     )
 
 
-def record(req: Req, governor: EngineGovernor) -> RowRecord:
-    """The request's record; started when it is first seen."""
+def record(req: Req, governor: EngineGovernor, *, low_is_urgent: bool) -> RowRecord:
+    """The request's record; started when it is first seen in a batch.
+
+    Args:
+        low_is_urgent: whether this engine takes low priority values first; in a snapshot higher is
+            always more urgent.
+    """
     found: RowRecord | None = getattr(req, "governor_record", None)
     if found is None:
-        arrival_s = getattr(req.time_stats, "scheduler_recv_time", 0.0) or now_s()
-        found = governor.admit(req.rid, req.sampling_params.custom_params, arrival_s)
+        params = req.sampling_params
+        found = governor.admit(
+            req.rid,
+            params.custom_params,
+            getattr(req.time_stats, "scheduler_recv_time", 0.0) or now_s(),
+            prompt_tokens=len(req.origin_input_ids),
+            max_new_tokens=min(params.max_new_tokens or 0, MAX_COUNT),
+            priority=_clamped(req.priority, -1 if low_is_urgent else 1),
+            pinned=_is_pinned(req),
+        )
         req.governor_record = found
     return found
 
@@ -59,20 +78,20 @@ def read_table(
     Args:
         reqs: all rows that may take part in the coming step.
         in_prefill: the request in the middle of a chunked prefill, or None; it does not decode yet.
-        low_is_urgent: whether this engine takes low priority values first; in a snapshot higher is
-            always more urgent.
+        low_is_urgent: see :func:`record`.
     """
     table = RowTable()
+    records, flags, output_tokens = table.records, table.flags, table.output_tokens
     for req in reqs:
         if req.finished():
             continue
-        output_tokens = len(req.output_ids)
-        table.records.append(record(req, governor))
-        table.flags.append(_UNBORN if req is in_prefill else 0 if may_park(req) else _PINNED)
-        table.context_tokens.append(len(req.origin_input_ids) + output_tokens)
-        table.output_tokens.append(output_tokens)
-        table.max_new_tokens.append(min(req.sampling_params.max_new_tokens or 0, MAX_COUNT))
-        table.priority.append(_clamped(req.priority, -1 if low_is_urgent else 1))
+        row = record(req, governor, low_is_urgent=low_is_urgent)
+        records.append(row)
+        output_tokens.append(len(req.output_ids))
+        if req is in_prefill:
+            flags.append(_UNBORN)
+        else:
+            flags.append(_PINNED if row.pinned or req.to_finish is not None else 0)
     return table
 
 

@@ -63,12 +63,12 @@ def after_process_batch_result(
     if state is None:
         return
     if state.governor is not None and batch.forward_iter is not None:
-        rows = []
+        done_s = now_s()
         for req in batch.reqs:
             record = runtime.record_of(req)
             if record is not None:
-                rows.append((record, len(req.output_ids)))
-        state.governor.finished(batch.forward_iter, rows, now_s())
+                record.note_tokens(len(req.output_ids), done_s)
+        state.governor.finished(batch.forward_iter, done_s)
     if not scheduler.enable_overlap:
         _return_parked(scheduler)
 

@@ -24,9 +24,6 @@ def tables(draw: st.DrawFn) -> RowTable:
         table.records.append(record)
         table.flags.append(draw(st.sampled_from([0, 0, 0, RowFlag.PINNED, RowFlag.UNBORN])))
         table.output_tokens.append(draw(st.integers(0, 50)))
-        table.context_tokens.append(draw(st.integers(1, 500)))
-        table.max_new_tokens.append(64)
-        table.priority.append(0)
     return table
 
 
