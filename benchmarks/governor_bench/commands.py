@@ -87,7 +87,7 @@ def bench_decision(
 
 
 @bench.command("overhead")
-@click.option("--rounds", default=7, show_default=True)
+@click.option("--rounds", default=11, show_default=True)
 @click.option("--requests", default=64, show_default=True, help="Requests per engine and round.")
 @click.option("--overlap", is_flag=True, help="The overlap loop instead of the normal one.")
 @click.option("--quick", is_flag=True, help="Fewer rounds.")
