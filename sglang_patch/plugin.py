@@ -25,10 +25,10 @@ def activate() -> None:
         settings = config.load()
         if not settings.active:
             return
-        from sglang_patch.seams import hooks, versions
+        from sglang_patch.seams import catalogue, hooks, versions
 
         versions.require_checked(allow_unknown=settings.allow_unknown_sglang)
-        hooks.register_all()
+        hooks.register_all(catalogue.HOOKS)
     except ConfigurationError as error:
         raise SystemExit(f"governor: {error}") from error
     logger.info("Governor: configured with endpoint %s", settings.endpoint)

@@ -20,7 +20,8 @@ from governor_protos.columns import ROW_COLUMNS, pack
 from governor_protos.messages import Decision, Hello, Role, Rows, Snapshot, StepFeedback, Welcome
 from rich.progress import Progress
 
-from governor_bench.processes import Controller, workspace
+from governor_bench.processes import workspace
+from governor_bench.servers import Controller
 
 BLOCK = 50
 WARM_UP = 200

@@ -18,9 +18,9 @@ HOOK_PROBE = """
 import json
 from sglang.srt.plugins import load_plugins
 load_plugins()
-from sglang_patch.seams import hooks
+from sglang_patch.seams import catalogue, hooks
 print("HOOKS " + json.dumps({hook.target: hooks.is_applied(hook.target, hook.function)
-                             for hook in hooks.HOOKS}))
+                             for hook in catalogue.HOOKS}))
 """
 
 

@@ -15,7 +15,8 @@ from rich.progress import Progress
 from governor_bench.load.client import LoadClient
 from governor_bench.load.report import summarise
 from governor_bench.load.spec import RequestSpec
-from governor_bench.processes import Controller, CpuEngine, workspace
+from governor_bench.processes import workspace
+from governor_bench.servers import Controller, CpuEngine
 from governor_bench.tiny_models import tiny_models
 
 CONCURRENCY = 16

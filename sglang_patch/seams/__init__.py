@@ -8,6 +8,6 @@
 | ``decoding.py`` | ``Scheduler.update_running_batch`` | park rows |
 | ``running.py`` | ``Scheduler.run_batch``, ``.launch_batch_sample_if_needed``, ``.process_batch_result`` | snapshot, measure, return parked rows |
 
-``hooks.py`` lists them, registers them and checks that they took; ``versions.py`` holds what differs
+``catalogue.py`` lists them; ``hooks.py`` registers them and checks that they took; ``versions.py`` holds what differs
 between SGLang versions; ``batches.py`` and ``requests.py`` read and cut SGLang's batches.
 """  # noqa: E501

@@ -1,4 +1,4 @@
-"""The list of hooks, their registration with SGLang's own registry, and the check that they took.
+"""Registering hooks with SGLang's own registry, and checking that they took.
 
 SGLang swallows and logs whatever goes wrong while hooks are applied, so a hook that missed is
 silent. Therefore every target is looked up before registration, and every wrapper afterwards.
@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sglang_patch.errors import ConfigurationError
-from sglang_patch.seams import decoding, receiving, running, startup, tokenizer
-
-_SCHEDULER = "sglang.srt.managers.scheduler.Scheduler."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,100 +27,34 @@ class Hook:
     """Where it must be in place: ``launcher`` (also the tokenizer's process), ``scheduler``."""
 
 
-_LAUNCHER = frozenset({"launcher"})
-_IN_SCHEDULER = frozenset({"scheduler"})
-
-HOOKS = (
-    Hook(
-        "sglang.srt.server_args.ServerArgs.check_server_args",
-        startup.after_check_server_args,
-        "after",
-        ("self",),
-        _LAUNCHER,
-    ),
-    Hook(
-        "sglang.srt.server_args.ServerArgs.add_cli_args",
-        startup.after_add_cli_args,
-        "after",
-        ("parser",),
-        _LAUNCHER,
-    ),
-    Hook(
-        "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object",
-        tokenizer.after_create_tokenized_object,
-        "after",
-        ("self", "obj"),
-        _LAUNCHER,
-    ),
-    Hook(
-        _SCHEDULER + "init_request_dispatcher",
-        startup.after_init_request_dispatcher,
-        "after",
-        ("self",),
-        _IN_SCHEDULER,
-    ),
-    Hook(
-        "sglang.srt.managers.scheduler_components.request_receiver."
-        "SchedulerRequestReceiver._pull_raw_reqs",
-        receiving.after_pull_raw_reqs,
-        "after",
-        ("self",),
-        _IN_SCHEDULER,
-    ),
-    Hook(
-        _SCHEDULER + "update_running_batch",
-        decoding.around_update_running_batch,
-        "around",
-        ("self", "batch"),
-        _IN_SCHEDULER,
-    ),
-    Hook(
-        _SCHEDULER + "run_batch",
-        running.around_run_batch,
-        "around",
-        ("self", "batch"),
-        _IN_SCHEDULER,
-    ),
-    Hook(
-        _SCHEDULER + "launch_batch_sample_if_needed",
-        running.after_launch_batch_sample,
-        "after",
-        ("self", "batch_result", "cur_batch"),
-        _IN_SCHEDULER,
-    ),
-    Hook(
-        _SCHEDULER + "process_batch_result",
-        running.after_process_batch_result,
-        "after",
-        ("self", "batch", "result"),
-        _IN_SCHEDULER,
-    ),
-)
+_registered: list[Hook] = []
 
 
-def register_all() -> None:
-    """Register every hook with SGLang's registry.
+def register_all(hooks: Iterable[Hook]) -> None:
+    """Register hooks with SGLang's registry.
 
     Raises:
         ConfigurationError: a target is gone or takes other parameters, named.
     """
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    for hook in HOOKS:
+    hooks = list(hooks)
+    for hook in hooks:
         _require_target(hook)
-    for hook in HOOKS:
+    for hook in hooks:
         HookRegistry.register(hook.target, hook.function, HookType(hook.kind))
+    _registered.extend(hooks)
 
 
 def require_applied(process: str) -> None:
-    """Check that every hook of this process is in place.
+    """Check that every registered hook of this process is in place.
 
     Raises:
         ConfigurationError: naming the targets whose hook did not take.
     """
     missing = [
         hook.target
-        for hook in HOOKS
+        for hook in _registered
         if process in hook.processes and not is_applied(hook.target, hook.function)
     ]
     if missing:
@@ -132,11 +63,6 @@ def require_applied(process: str) -> None:
             + ", ".join(missing)
             + "; another plugin may have replaced them (see SGLANG_PLUGINS)"
         )
-
-
-def applied() -> Iterable[str]:
-    """Targets of this process that carry their hook."""
-    return [hook.target for hook in HOOKS if is_applied(hook.target, hook.function)]
 
 
 def is_applied(target: str, function: Callable[..., Any]) -> bool:

@@ -19,6 +19,7 @@ from sglang_patch.errors import ConfigurationError
 from sglang_patch.governor import EngineGovernor, StepOrder
 from sglang_patch.link import ControllerLink
 from sglang_patch.seams import runtime, versions
+from sglang_patch.seams.hooks import require_applied
 from sglang_patch.seams.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ def after_add_cli_args(returned: Any, parser: argparse.ArgumentParser) -> None:
 
 def after_check_server_args(returned: Any, server_args: Any) -> None:
     """Launcher: refuse what is not governed, check the hooks, start an embedded controller."""
-    from sglang_patch.seams.hooks import require_applied
-
     settings = config.load()
     refuse_unsupported(server_args)
     require_applied("launcher")
@@ -51,8 +50,6 @@ def after_check_server_args(returned: Any, server_args: Any) -> None:
 
 def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
     """Scheduler: check the hooks, then connect (rank 0) or make ready to follow (other ranks)."""
-    from sglang_patch.seams.hooks import require_applied
-
     require_applied("scheduler")
     settings = config.load()
     leads = scheduler.ps.attn_tp_rank == 0 and scheduler.ps.attn_cp_rank == 0

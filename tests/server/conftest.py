@@ -10,7 +10,8 @@ import pytest
 from engines import QUIET, REQUESTS, SEED, STRICT, EmbeddedEngine, GovernedEngine, Results
 from governor_bench.equality.check import run
 from governor_bench.equality.workload import mixed_requests
-from governor_bench.processes import CpuEngine, free_port, workspace
+from governor_bench.processes import free_port, workspace
+from governor_bench.servers import CpuEngine
 from governor_bench.tiny_models import tiny_models
 
 

@@ -13,7 +13,7 @@ from governor_bench.engine_metrics import GovernorCounters, read_counters
 from governor_bench.equality.check import run
 from governor_bench.equality.workload import mixed_requests
 from governor_bench.load.client import RequestResult
-from governor_bench.processes import Controller, CpuEngine
+from governor_bench.servers import Controller, CpuEngine
 
 REQUESTS = 72
 SEED = 5

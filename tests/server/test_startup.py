@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from engines import until
-from governor_bench.processes import CpuEngine, StartFailed, free_port, get_json, workspace
+from governor_bench.processes import StartFailed, free_port, get_json, workspace
+from governor_bench.servers import CpuEngine
 
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.seams.unsupported import REFUSED, refuse_unsupported

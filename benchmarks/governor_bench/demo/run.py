@@ -18,7 +18,8 @@ from governor_bench.engine_metrics import read_counters
 from governor_bench.envelope import Stopwatch, envelope, write_json
 from governor_bench.load.client import LoadClient
 from governor_bench.load.report import summarise
-from governor_bench.processes import Controller, CpuEngine, workspace
+from governor_bench.processes import workspace
+from governor_bench.servers import Controller, CpuEngine
 from governor_bench.tiny_models import tiny_models
 
 POLICIES = ("off", "eager", "taper")

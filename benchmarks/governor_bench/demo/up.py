@@ -7,7 +7,8 @@ import threading
 
 from rich.console import Console
 
-from governor_bench.processes import Controller, CpuEngine, workspace
+from governor_bench.processes import workspace
+from governor_bench.servers import Controller, CpuEngine
 from governor_bench.tiny_models import tiny_models
 
 EXAMPLES = """\

@@ -11,7 +11,8 @@ from rich.progress import Progress
 from governor_bench.engine_metrics import read_counters
 from governor_bench.equality.check import Mismatch, compare, run
 from governor_bench.equality.workload import mixed_requests
-from governor_bench.processes import Controller, CpuEngine, workspace
+from governor_bench.processes import workspace
+from governor_bench.servers import Controller, CpuEngine
 from governor_bench.tiny_models import tiny_models
 
 PUBLISHED_AFTER_S = 1.2

@@ -1,0 +1,77 @@
+"""Every hook of Governor: the list that a new seam is added to."""
+
+from __future__ import annotations
+
+from sglang_patch.seams import decoding, receiving, running, startup, tokenizer
+from sglang_patch.seams.hooks import Hook
+
+_SCHEDULER = "sglang.srt.managers.scheduler.Scheduler."
+_LAUNCHER = frozenset({"launcher"})
+_IN_SCHEDULER = frozenset({"scheduler"})
+
+HOOKS = (
+    Hook(
+        "sglang.srt.server_args.ServerArgs.check_server_args",
+        startup.after_check_server_args,
+        "after",
+        ("self",),
+        _LAUNCHER,
+    ),
+    Hook(
+        "sglang.srt.server_args.ServerArgs.add_cli_args",
+        startup.after_add_cli_args,
+        "after",
+        ("parser",),
+        _LAUNCHER,
+    ),
+    Hook(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object",
+        tokenizer.after_create_tokenized_object,
+        "after",
+        ("self", "obj"),
+        _LAUNCHER,
+    ),
+    Hook(
+        _SCHEDULER + "init_request_dispatcher",
+        startup.after_init_request_dispatcher,
+        "after",
+        ("self",),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        "sglang.srt.managers.scheduler_components.request_receiver."
+        "SchedulerRequestReceiver._pull_raw_reqs",
+        receiving.after_pull_raw_reqs,
+        "after",
+        ("self",),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        _SCHEDULER + "update_running_batch",
+        decoding.around_update_running_batch,
+        "around",
+        ("self", "batch"),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        _SCHEDULER + "run_batch",
+        running.around_run_batch,
+        "around",
+        ("self", "batch"),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        _SCHEDULER + "launch_batch_sample_if_needed",
+        running.after_launch_batch_sample,
+        "after",
+        ("self", "batch_result", "cur_batch"),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        _SCHEDULER + "process_batch_result",
+        running.after_process_batch_result,
+        "after",
+        ("self", "batch", "result"),
+        _IN_SCHEDULER,
+    ),
+)
