@@ -59,8 +59,9 @@ class Summary(msgspec.Struct, frozen=True):
     attainment: float
     """Over the requests of all turns."""
     serial_attainment: float
-    serial_tpot_p50_ms: float
-    serial_tpot_p95_ms: float
+    victim_tpot_p50_ms: float
+    victim_tpot_p95_ms: float
+    """TPOT of chats that share steps with branches."""
     branching_latency_p50_s: float
     branch_tokens_per_s: float
     mean_width: float
@@ -94,8 +95,8 @@ def summarise_policy(policy: str, turns: Sequence[Turn]) -> Summary:
         goodput_range=(min(goodput), max(goodput)),
         attainment=float(np.average([turn.load.attainment for turn in turns], weights=requests)),
         serial_attainment=_median([turn.load.serial_attainment for turn in turns]),
-        serial_tpot_p50_ms=1e3 * _median([turn.load.serial_tpot_p50_s for turn in turns]),
-        serial_tpot_p95_ms=1e3 * _median([turn.load.serial_tpot_p95_s for turn in turns]),
+        victim_tpot_p50_ms=1e3 * _median([turn.load.victim_tpot_p50_s for turn in turns]),
+        victim_tpot_p95_ms=1e3 * _median([turn.load.victim_tpot_p95_s for turn in turns]),
         branching_latency_p50_s=_median([turn.load.branching_latency_p50_s for turn in turns]),
         branch_tokens_per_s=_median([turn.load.branch_tokens_per_s for turn in turns]),
         mean_width=float(np.mean(widths)) if widths else 0.0,

@@ -15,10 +15,10 @@ class DemoLoad:
     """A seeded open-loop load. Printed with every result."""
 
     seconds: float
-    chats_per_s: float = 2.5
-    chat_tokens: tuple[int, int] = (40, 80)
-    bursts_per_s: float = 0.25
-    burst_requests: tuple[int, int] = (3, 6)
+    chats_per_s: float = 3.0
+    chat_tokens: tuple[int, int] = (20, 45)
+    bursts_per_s: float = 0.18
+    burst_requests: tuple[int, int] = (5, 8)
     """Branching requests that arrive together: agents fan out in bursts."""
     branches: int = 8
     branch_tokens: tuple[int, int] = (24, 56)

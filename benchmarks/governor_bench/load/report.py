@@ -30,8 +30,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     serial_attainment: float
     ttft_p50_s: float
     ttft_p99_s: float
-    serial_tpot_p50_s: float
-    serial_tpot_p95_s: float
+    victim_tpot_p50_s: float
+    victim_tpot_p95_s: float
     branching_requests: int
     branching_latency_p50_s: float
     """Arrival to last token of branching requests."""
@@ -55,6 +55,7 @@ def summarise(results: Sequence[RequestResult]) -> LoadReport:
     done = [item for item in judged if item.finished]
     serial = [item for item in done if not item.spec.branching]
     branching = [item for item in done if item.spec.branching]
+    victims = [item for item in serial if any(_overlap(item, other) for other in branching)]
     good = [item for item in done if meets_targets(item)]
     wall_s = _span_s(done)
     tokens = sum(item.output_tokens for item in done)
@@ -72,8 +73,8 @@ def summarise(results: Sequence[RequestResult]) -> LoadReport:
         ),
         ttft_p50_s=_quantile([item.ttft_s or 0.0 for item in done], 0.5),
         ttft_p99_s=_quantile([item.ttft_s or 0.0 for item in done], 0.99),
-        serial_tpot_p50_s=_quantile([item.tpot_s for item in serial], 0.5),
-        serial_tpot_p95_s=_quantile([item.tpot_s for item in serial], 0.95),
+        victim_tpot_p50_s=_quantile([item.tpot_s for item in victims], 0.5),
+        victim_tpot_p95_s=_quantile([item.tpot_s for item in victims], 0.95),
         branching_requests=len(branching),
         branching_latency_p50_s=_quantile(latencies, 0.5),
         branch_tokens_per_s=(
@@ -88,6 +89,15 @@ def summarise(results: Sequence[RequestResult]) -> LoadReport:
             if branching
             else 0.0
         ),
+    )
+
+
+def _overlap(one: RequestResult, other: RequestResult) -> bool:
+    """Whether two requests produced tokens at the same time."""
+    if one.first_token_s is None or other.first_token_s is None:
+        return False
+    return one.first_token_s < (other.last_token_s or 0.0) and other.first_token_s < (
+        one.last_token_s or 0.0
     )
 
 
