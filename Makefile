@@ -6,7 +6,7 @@ UV := $(VENV)/uv/bin/uv
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models demo serve test bench lint format requirements clean
+.PHONY: help setup models demo serve test bench readme lint format requirements clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ test: lint ## everything that runs without a GPU
 bench: setup ## decision latency and overhead on this machine
 	$(BIN)/governor bench decision --json build/bench/decision.json
 	$(BIN)/governor bench overhead --json build/bench/overhead.json
+
+readme: setup ## write the README's figures from benchmarks/results
+	$(BIN)/python -m governor_bench.readme
 
 format: setup ## let ruff format and mend what it can
 	$(BIN)/ruff format .

@@ -222,7 +222,7 @@ def shared(tmp_path_factory):
     import tempfile
     from pathlib import Path
 
-    from conftest import RunningController
+    from controller_process import RunningController
 
     with tempfile.TemporaryDirectory(prefix="gov-") as directory:
         controller = RunningController(Path(directory) / "c.sock")

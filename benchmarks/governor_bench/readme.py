@@ -1,0 +1,108 @@
+"""Writes the README's figures from the result files in ``benchmarks/results``.
+
+Run ``python -m governor_bench.readme`` after renewing a file with the command that stands beside
+its figure, so that no figure is ever typed by hand.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from governor_bench.demo.measure import Summary
+from governor_bench.demo.table import render
+
+RESULTS = Path("benchmarks/results")
+WIDTH = 100
+
+
+def main() -> None:
+    """Replace the marked blocks of ``README.md``."""
+    readme = Path("README.md")
+    text = readme.read_text()
+    text = replaced(text, "demo", demo_block(_result("demo")))
+    figures = figures_block(_result("decision"), _result("overhead"), _result("equality"))
+    readme.write_text(replaced(text, "figures", figures))
+
+
+def replaced(text: str, name: str, block: str) -> str:
+    """``text`` with the block between the markers of ``name`` replaced.
+
+    Raises:
+        ValueError: the markers are not there.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    start, stop = text.index(begin) + len(begin), text.index(end)
+    return f"{text[:start]}\n{block.strip()}\n{text[stop:]}"
+
+
+def demo_block(report: dict[str, Any]) -> str:
+    """The demo's table as it appears in a terminal."""
+    summaries = msgspec.convert(report["policies"], list[Summary])
+    out = io.StringIO()
+    rounds = report["arguments"]["rounds"]
+    title = f"One engine, one load, three policies ({rounds} turns each)"
+    Console(file=out, width=WIDTH).print(render(summaries, title))
+    return (
+        f"What `make demo` prints, on {_machine(report)} ({report['seconds']:.0f} s):\n\n"
+        f"```\n{_stripped(out.getvalue())}\n```\n\n"
+        f"Load: {report['workload']}. `off` is one row a request, `eager` is every branch, as in "
+        "stock SGLang; `taper` lets extra branches advance while every chat keeps its target. "
+        "`build/demo/steps.png` shows a stretch of steps. Machines and moments differ: on a busy "
+        "one, expect misses near the target."
+    )
+
+
+def figures_block(
+    decision: dict[str, Any], overhead: dict[str, Any], equality: dict[str, Any]
+) -> str:
+    """One row a promise."""
+    cell = next(cell for cell in decision["cells"] if cell["rows"] == 256)
+    rows = [
+        (
+            "decision over the real wire, 256 rows",
+            f"p50 {cell['p50_us']:.0f} us, p99 {cell['p99_us']:.0f} us; "
+            f"{cell['ratio_p50']:.2f} times a bare echo of the same bytes",
+            "governor bench decision",
+        ),
+        (
+            "throughput, governed without parking / stock",
+            f"{overhead['throughput_ratio']:.3f} (median of {len(overhead['rounds'])} rounds, "
+            f"{overhead['ratio_min']:.2f} to {overhead['ratio_max']:.2f})",
+            "governor bench overhead",
+        ),
+        (
+            "governed greedy tokens against stock",
+            f"{equality['mismatched']} of {equality['requests']} requests differ, "
+            f"{equality['parked_row_steps']} row-steps parked",
+            "governor check equality",
+        ),
+    ]
+    lines = [f"| {what} | {figure} | `{command}` |" for what, figure, command in rows]
+    head = "| figure | measured | command |\n|---|---|---|\n"
+    note = (
+        f"\n\nOn {_machine(decision)}, a shared one: ratios hold, times vary. The engine is stock "
+        "SGLang on the reference CPU platform. No GPU figures yet."
+    )
+    return head + "\n".join(lines) + note
+
+
+def _result(name: str) -> dict[str, Any]:
+    decoded: dict[str, Any] = msgspec.json.decode((RESULTS / f"{name}.json").read_bytes())
+    return decoded
+
+
+def _machine(report: dict[str, Any]) -> str:
+    return f"{report['machine']['cpus']} {report['machine']['machine']} cores"
+
+
+def _stripped(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+
+
+if __name__ == "__main__":
+    main()
