@@ -199,7 +199,7 @@ class EngineGovernor:
         With nothing to decide, only some steps are reported; feedback waits and loses nothing.
         """
         for index, record in enumerate(table.records):
-            if record.parked_steps >= self._config.max_parked_steps:
+            if record.must_advance(self._config.max_parked_steps):
                 table.flags[index] |= RowFlag.PINNED.value
         self._table = table
         self._roles = table.roles()

@@ -86,6 +86,15 @@ class RowRecord:
         """The row is parked for a step."""
         self.parked_steps += 1
 
+    def must_advance(self, max_parked_steps: int) -> bool:
+        """Whether the row has sat out for as long as it may.
+
+        Rows of one burst are parked together. Their limits are spread over the upper half of
+        ``max_parked_steps``, so that they do not all come back at one step.
+        """
+        spread = max(1, max_parked_steps // 2)
+        return self.parked_steps >= max_parked_steps - self.request_id % spread
+
     def advance(self, now_s: float) -> None:
         """The row takes part in a step."""
         if self.parked_steps:

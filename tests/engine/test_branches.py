@@ -105,3 +105,24 @@ def test_standing_orders_let_the_least_advanced_branches_go_first() -> None:
         table.output_tokens.append(tokens)
     park = park_by_orders([Band(64, 3, 8)], table, table.roles(), 100)
     assert park == [3]  # trunk (1), then 3 tokens, then 5; the fourth is over the width of 3
+
+
+def test_rows_parked_together_do_not_all_come_back_at_once() -> None:
+    table = RowTable()
+    for number in range(1, 42):
+        record = RowRecord(number, str(number), 1, RequestTerms("a", False, None, None), 0)
+        table.records.append(record)
+        table.flags.append(0)
+        table.output_tokens.append(0)
+    everything = set(range(42))
+    back = []
+    for _ in range(65):
+        park = set(park_as_decided(everything, table, table.roles(), 64))
+        back.append(len(table.records) - 1 - len(park))
+        for index, record in enumerate(table.records):
+            if index in park:
+                record.sit_out()
+            else:
+                record.advance(0.0)
+    assert sum(back) >= 40
+    assert max(back) <= 2
