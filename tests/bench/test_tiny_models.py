@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 pytest.importorskip("torch")
@@ -156,6 +157,7 @@ def test_too_few_sources_are_explained() -> None:
 SLOW_BUILDER = """
 import sys, time, types
 from pathlib import Path
+import msgspec
 
 def train(recipe, target, draft, *, progress):
     for model in (target, draft):
@@ -170,9 +172,9 @@ fake = types.ModuleType("governor_bench.tiny_models.train")
 fake.train = train
 sys.modules[fake.__name__] = fake
 from governor_bench.tiny_models import tiny_models
-from governor_bench.tiny_models.recipe import Recipe, Shape
+from governor_bench.tiny_models.recipe import Recipe
 
-recipe = eval(sys.argv[4])
+recipe = msgspec.json.decode(sys.argv[4], type=Recipe)
 models = tiny_models(recipe, folder=Path(sys.argv[1]), progress=False)
 sys.exit(not (models.target / "config.json").exists())
 """
@@ -180,7 +182,7 @@ sys.exit(not (models.target / "config.json").exists())
 
 def start(folder: Path, log: Path, pause_s: float) -> subprocess.Popen[bytes]:
     """Build MINI in a process of its own; each build adds a line to `log` and then pauses."""
-    arguments = [str(folder), str(log), str(pause_s), repr(MINI)]
+    arguments = [str(folder), str(log), str(pause_s), msgspec.json.encode(MINI).decode()]
     return subprocess.Popen([sys.executable, "-c", SLOW_BUILDER, *arguments])
 
 
