@@ -26,7 +26,6 @@ from sglang_patch.steps import LaunchedStep, StepMeter
 IDLE_POLL_S = 0.02
 """How often an idle engine looks after its connection."""
 
-
 REPORT_EVERY_STEPS = 8
 """Steps of a batch without extra branches from one report to the next."""
 

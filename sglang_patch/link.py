@@ -153,6 +153,7 @@ class ControllerLink:
     def _introduce_anew(self, now_s: float) -> None:
         if self.state is LinkState.READY:
             self.state = LinkState.INTRODUCING
+            self._garbage = False  # what it last said is no longer what is wrong
             self._next_hello_s = now_s
             logger.warning("Governor: lost the controller at %s; running as stock", self._endpoint)
 
@@ -184,6 +185,7 @@ class ControllerLink:
             self._receive_refusal(message, now_s)
         else:
             self.state = LinkState.INTRODUCING
+            self._garbage = False
             self._next_hello_s = now_s + HELLO_INTERVAL_S
             logger.warning("Governor: the controller left; running as stock")
 

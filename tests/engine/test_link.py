@@ -264,3 +264,16 @@ def test_nothing_listens_at_all(tmp_path: Path) -> None:
         alone.wait(step, 10.0)
     assert alone.trouble() is FallReason.DISCONNECTED
     alone.close("done")
+
+
+def test_a_controller_that_left_is_not_blamed_for_its_last_words(
+    link: ControllerLink, controller: FakeController
+) -> None:
+    introduce(link, controller)
+    link.ask(snapshot(5), 0.0)
+    next_snapshot(controller)
+    controller.say(b"garbage")
+    controller.say(encode(Goodbye("off")))
+    until(link, lambda: link.state is LinkState.INTRODUCING)
+    assert link.invalid_replies == 1
+    assert link.trouble() is FallReason.DISCONNECTED
