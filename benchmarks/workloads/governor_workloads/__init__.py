@@ -1,0 +1,1 @@
+"""What users ask of an engine, and the report on what they got."""

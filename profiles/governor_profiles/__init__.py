@@ -1,0 +1,1 @@
+"""Step-time profiles: how long a step of a named engine takes."""
