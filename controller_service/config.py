@@ -44,6 +44,8 @@ class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """End when standard input does."""
     lease_steps: Annotated[int, Meta(ge=1, le=MAX_LEASE_STEPS)] = 4
     """Steps for which a decision's standing orders hold."""
+    replan_steps: Annotated[int, Meta(ge=1, le=4096)] = 1
+    """Steps for which one plan stands; 1 plans every step."""
     session_expiry_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
     max_engines: Annotated[int, Meta(ge=1, le=4096)] = 256
     log_level: Literal["debug", "info", "warning", "error"] = "info"

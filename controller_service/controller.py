@@ -137,7 +137,9 @@ class Controller:
         is_news = session is None or self.sessions.hear(identity, now_s) is not session
         if session is None:
             predictor = make_predictor(self.config.predictor)
-            session = EngineSession(hello, predictor, self.config.lease_steps)
+            session = EngineSession(
+                hello, predictor, self.config.lease_steps, self.config.replan_steps
+            )
         session.hello = hello
         try:
             self.sessions.seat(identity, session, now_s)

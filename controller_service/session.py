@@ -17,6 +17,7 @@ from controller_service.orders import one_band
 from controller_service.policies.base import BranchPlan, Policy
 from controller_service.predictors.base import LEAST_LATENCY_S, StepLatencyPredictor, StepSample
 from controller_service.records import DecisionRecord, StepLog
+from controller_service.replanning import Planner
 from controller_service.state import StepState
 
 ORDERS_EVERY = 16
@@ -29,7 +30,13 @@ RECENT = 512
 class EngineSession:
     """What the controller knows of one engine."""
 
-    def __init__(self, hello: Hello, predictor: StepLatencyPredictor, lease_steps: int) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        predictor: StepLatencyPredictor,
+        lease_steps: int,
+        replan_steps: int = 1,
+    ) -> None:
         self.hello = hello
         self.predictor = predictor
         self.log = StepLog()
@@ -41,6 +48,7 @@ class EngineSession:
         """|predicted / measured - 1| of recent decode steps, each predicted before it was learnt
         from."""
         self._lease_steps = lease_steps
+        self._planner = Planner(replan_steps)
         self._orders: list[Band] = one_band(hello.max_running_requests)
         self._orders_for: tuple[Policy | None, int] = (None, -1)
         self._orders_age = 0
@@ -54,7 +62,7 @@ class EngineSession:
             PolicyFailed: the policy raised, or returned nonsense.
         """
         state = StepState.from_snapshot(snapshot)
-        plan = policy.plan(state, self.predictor)
+        plan = self._planner.plan(state, policy, self.predictor)
         # The one place that turns a plan into parked rows, and so the one that keeps the promise:
         # nothing but a row that the engine offered for parking is ever parked.
         park = state.request_id[plan.park & state.parkable]

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 from governor_protos.columns import unpack
 from governor_protos.limits import MAX_COUNT
-from governor_protos.messages import Outcome, Role, RowFlag, Snapshot, StepKind
+from governor_protos.messages import Decision, Outcome, Role, RowFlag, Snapshot, StepKind
 
 from sglang_patch.apply.branches import park_as_decided, park_by_orders
 from sglang_patch.config import EngineConfig
-from sglang_patch.fallback import Footing, Rung, find_footing
-from sglang_patch.link import ControllerLink
+from sglang_patch.fallback import FallReason, Footing, Rung, find_footing
 from sglang_patch.requests import terms
 from sglang_patch.rows import Names, RowRecord, RowTable
 from sglang_patch.snapshot import RowPacker
@@ -36,6 +36,28 @@ class StepOrder(msgspec.Struct, frozen=True):
     step: int
     park: tuple[str, ...]
     """SGLang request ids (rid) of the rows that sit the step out."""
+
+
+class Link(Protocol):
+    """What the governor needs of its connection: a socket's end, or a simulated one."""
+
+    @property
+    def decision(self) -> Decision | None: ...
+
+    @property
+    def is_asking(self) -> bool: ...
+
+    def poll(self, now_s: float) -> None: ...
+
+    def wait(self, step: int, longest_s: float) -> None: ...
+
+    def ask(self, snapshot: Snapshot, now_s: float) -> object: ...
+
+    def keep_alive(self, now_s: float) -> None: ...
+
+    def trouble(self) -> FallReason: ...
+
+    def close(self, reason: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -61,7 +83,7 @@ class EngineGovernor:
             never waits for a decision.
     """
 
-    def __init__(self, config: EngineConfig, link: ControllerLink, *, overlap: bool) -> None:
+    def __init__(self, config: EngineConfig, link: Link, *, overlap: bool) -> None:
         self._config = config
         self._link = link
         self._overlap = overlap
@@ -77,8 +99,9 @@ class EngineGovernor:
         self.tally = Tally()
 
     @property
-    def link(self) -> ControllerLink:
-        return self._link
+    def extra_rows(self) -> int:
+        """Opportunistic rows of the batch that was last observed."""
+        return self._roles.count(Role.OPPORTUNISTIC.value)
 
     # -- requests -------------------------------------------------------------------------------
 

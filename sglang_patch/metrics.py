@@ -12,8 +12,8 @@ from governor_protos.messages import Outcome
 
 from sglang_patch.breaker import BreakerState
 from sglang_patch.fallback import FallReason
-from sglang_patch.governor import EngineGovernor
-from sglang_patch.link import LinkState
+from sglang_patch.governor import Tally
+from sglang_patch.link import ControllerLink, LinkState
 
 PUBLISH_INTERVAL_S = 0.5
 
@@ -59,12 +59,11 @@ class EngineMetrics:
         self._next_s = 0.0
         self._shown: Tallied[str] = Tallied()
 
-    def publish(self, governor: EngineGovernor, now_s: float) -> None:
+    def publish(self, tally: Tally, link: ControllerLink, now_s: float) -> None:
         """Publish what was counted since the last time, if it is time."""
         if now_s < self._next_s:
             return
         self._next_s = now_s + PUBLISH_INTERVAL_S
-        tally, link = governor.tally, governor.link
         for name, counter in self._outcomes.items():
             self._raise_to(counter, f"outcome:{name}", tally.outcomes[name])
         for name, counter in self._falls.items():

@@ -1,4 +1,4 @@
-"""The two servers that benches and tests start: a controller, and an engine on the CPU."""
+"""The servers that benches and tests start: a controller, and engines on the CPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from governor_profiles import load_profile
 
 from governor_bench.processes import ManagedProcess, free_port, get_json
+from sglang_patch.emulated.attention import NAME as ATTENTION_BACKEND
+from sglang_patch.emulated.model_folder import write_model_folder
 
 
 class Controller(ManagedProcess):
@@ -66,8 +69,50 @@ class Controller(ManagedProcess):
         return steps if isinstance(steps, list) else []
 
 
-class CpuEngine(ManagedProcess):
-    """Stock ``sglang.launch_server`` on the reference CPU platform.
+class _Engine(ManagedProcess):
+    """``sglang.launch_server`` on the reference CPU platform; see the classes below."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Path,
+        *,
+        governor: Mapping[str, str],
+        overlap: bool,
+        arguments: Sequence[str],
+        environment: Mapping[str, str | None],
+        log_name: str,
+    ) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        governed: dict[str, str | None] = {
+            name: None for name in os.environ if name.startswith(("GOVERNOR_", "_GOVERNOR_"))
+        }
+        for name, value in governor.items():
+            governed[f"GOVERNOR_{name}"] = value
+        super().__init__(
+            [
+                *(sys.executable, "-m", "sglang.launch_server"),
+                *("--model-path", str(model), "--host", "127.0.0.1", "--port", str(port)),
+                *("--device", "cpu", "--dtype", "float32"),
+                *(() if overlap else ("--disable-overlap-schedule",)),
+                *arguments,
+            ],
+            folder / log_name,
+            {
+                "SGLANG_PLATFORM": "governor_reference_cpu",
+                "OMP_NUM_THREADS": "1",
+                # Some of SGLang's choices ask torch for CUDA and not the platform.
+                "CUDA_VISIBLE_DEVICES": "",
+                **governed,
+                **environment,
+            },
+            f"{self.url}/health",
+        )
+
+
+class CpuEngine(_Engine):
+    """Stock SGLang that computes a small model.
 
     Args:
         folder: for the log.
@@ -89,31 +134,77 @@ class CpuEngine(ManagedProcess):
         environment: Mapping[str, str | None] | None = None,
         log_name: str = "engine.log",
     ) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        governed: dict[str, str | None] = {
-            name: None for name in os.environ if name.startswith(("GOVERNOR_", "_GOVERNOR_"))
-        }
-        for name, value in (governor or {}).items():
-            governed[f"GOVERNOR_{name}"] = value
         super().__init__(
-            [
-                *(sys.executable, "-m", "sglang.launch_server"),
-                *("--model-path", str(model), "--host", "127.0.0.1", "--port", str(port)),
-                *("--device", "cpu", "--attention-backend", "torch_native"),
-                *("--dtype", "float32", "--log-level", "info"),
-                *(() if "--max-total-tokens" in arguments else ("--max-total-tokens", "32768")),
-                *(() if overlap else ("--disable-overlap-schedule",)),
+            folder,
+            model,
+            governor=governor or {},
+            overlap=overlap,
+            arguments=(
+                *("--attention-backend", "torch_native", "--log-level", "info"),
+                *_unless_given(arguments, "--max-total-tokens", "32768"),
                 *arguments,
-            ],
-            folder / log_name,
-            {
-                "SGLANG_PLATFORM": "governor_reference_cpu",
-                "OMP_NUM_THREADS": "1",
-                # Some of SGLang's choices ask torch for CUDA and not the platform.
-                "CUDA_VISIBLE_DEVICES": "",
-                **governed,
-                **(environment or {}),
-            },
-            f"{self.url}/health",
+            ),
+            environment=environment or {},
+            log_name=log_name,
         )
+
+
+class EmulatedEngine(_Engine):
+    """Stock SGLang whose steps last as long as a named GPU's would; see docs/emulated-engine.md.
+
+    It takes and returns token ids only.
+
+    Args:
+        folder: for the log and the generated model folder.
+        profile: name or file of the step-time profile; it also sets the KV capacity.
+        scale: every step lasts this many times what the profile says.
+        governor: ``GOVERNOR_*`` settings without the prefix; empty runs the stock scheduler.
+        overlap: which scheduler loop.
+        max_running_requests: rows that a batch may hold.
+        arguments: further arguments of the server.
+        environment: further variables.
+
+    Raises:
+        ProfileError: there is no such profile or its file is wrong.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        profile: str | Path,
+        *,
+        scale: float = 1.0,
+        governor: Mapping[str, str] | None = None,
+        overlap: bool = True,
+        max_running_requests: int = 512,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str | None] | None = None,
+        log_name: str = "emulated-engine.log",
+    ) -> None:
+        self.profile = load_profile(profile)
+        self.scale = scale
+        super().__init__(
+            folder,
+            write_model_folder(folder / "emulated-model"),
+            governor={
+                "EMULATED_PROFILE": str(profile),
+                "EMULATED_SCALE": str(scale),
+                **(governor or {}),
+            },
+            overlap=overlap,
+            arguments=(
+                *("--load-format", "dummy", "--skip-tokenizer-init"),
+                *("--attention-backend", ATTENTION_BACKEND),
+                *("--max-running-requests", str(max_running_requests)),
+                *_unless_given(arguments, "--max-total-tokens", str(self.profile.kv_tokens)),
+                *_unless_given(arguments, "--log-level", "warning"),
+                *arguments,
+            ),
+            environment={"SGLANG_PLUGINS": "governor", **(environment or {})},
+            log_name=log_name,
+        )
+
+
+def _unless_given(arguments: Sequence[str], name: str, value: str) -> tuple[str, ...]:
+    """A default of ours for a server argument that the caller may set."""
+    return () if name in arguments else (name, value)

@@ -27,6 +27,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--exit-with-parent", is_flag=True, default=None, help="End when stdin ends.")
 @click.option("--lease-steps", type=int, help="Steps that standing orders hold.  [default: 4]")
+@click.option("--replan-steps", type=int, help="Steps that one plan stands.  [default: 1]")
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
 def serve(config: Path | None, **settings: Any) -> None:
     """Run the controller until it is told to stop."""

@@ -1,1 +1,13 @@
-"""Step-time profiles: how long a step of a named engine takes."""
+"""Step-time profiles: how long a step of a named engine takes.
+
+Pure numbers, without SGLang, torch or numpy: the emulated engine, the simulator and the benches
+read the same files.
+"""
+
+from __future__ import annotations
+
+from governor_profiles.grid import Grid
+from governor_profiles.library import ProfileError, load_profile, profile_names
+from governor_profiles.profile import StepProfile
+
+__all__ = ["Grid", "ProfileError", "StepProfile", "load_profile", "profile_names"]

@@ -21,5 +21,5 @@ def after_pull_raw_reqs(requests: list[Any] | None, receiver: Any) -> None:
     order = state.governor.plan(scheduler.forward_ct + 1, now_s(), busy=busy)
     if order is not None:
         requests.append(order)
-    if state.metrics is not None:
-        state.metrics.publish(state.governor, now_s())
+    if state.metrics is not None and state.link is not None:
+        state.metrics.publish(state.governor.tally, state.link, now_s())

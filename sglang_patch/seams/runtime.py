@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import ScheduleBatch
     from sglang.srt.managers.scheduler import Scheduler
 
+    from sglang_patch.link import ControllerLink
     from sglang_patch.metrics import EngineMetrics
 
 
@@ -21,6 +22,7 @@ class SchedulerRuntime:
     scheduler: Scheduler
     governor: EngineGovernor | None
     """Rank 0 alone has one; the others carry out its orders."""
+    link: ControllerLink | None = None
     metrics: EngineMetrics | None = None
     order: StepOrder | None = None
     parked: ScheduleBatch | None = None

@@ -53,8 +53,11 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
     require_applied("scheduler")
     settings = config.load()
     leads = scheduler.ps.attn_tp_rank == 0 and scheduler.ps.attn_cp_rank == 0
-    governor = _connect(scheduler, settings) if leads else None
-    state = runtime.SchedulerRuntime(scheduler=scheduler, governor=governor)
+    link = _connect(scheduler, settings) if leads else None
+    governor = (
+        None if link is None else EngineGovernor(settings, link, overlap=scheduler.enable_overlap)
+    )
+    state = runtime.SchedulerRuntime(scheduler=scheduler, governor=governor, link=link)
     if governor is not None and scheduler.server_args.enable_metrics:
         # SGLang points the Prometheus client at its folder first; importing earlier would miss it.
         from sglang_patch.metrics import EngineMetrics
@@ -72,14 +75,14 @@ def _dispatcher(state: runtime.SchedulerRuntime) -> Any:
     return TypeBasedDispatcher([(StepOrder, state.accept)])
 
 
-def _connect(scheduler: Scheduler, settings: EngineConfig) -> EngineGovernor:
+def _connect(scheduler: Scheduler, settings: EngineConfig) -> ControllerLink:
     endpoint = embedded.endpoint_of(settings)
     if not endpoint:
         raise ConfigurationError("GOVERNOR_ENDPOINT=embedded: no controller was started with it")
     breaker = CircuitBreaker(settings.breaker_misses, settings.breaker_probe_ms / 1e3)
     link = ControllerLink(endpoint, _hello(scheduler, settings), breaker)
     logger.info("Governor %s: governed through %s", __version__, endpoint)
-    return EngineGovernor(settings, link, overlap=scheduler.enable_overlap)
+    return link
 
 
 def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:

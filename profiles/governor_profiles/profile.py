@@ -1,0 +1,74 @@
+"""One engine's step time as a function of what the step holds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from governor_profiles.grid import Grid
+
+_Cost = Annotated[float, Meta(ge=0, le=60)]
+
+
+class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """T = a + b*rows + c*context + p*prefill + d*draft, or a measured grid for the decode part.
+
+    The linear form of decode is TAPER's (arXiv 2605.06914).
+
+    Raises:
+        ValueError: the grid cannot be extended down to one row with these slopes.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    source: Annotated[str, Meta(min_length=1, max_length=2000)]
+    """Where the numbers come from, with the arithmetic of those that were derived."""
+    measured: bool
+    """True for times taken on the device, False for times from a model of it."""
+    fixed_s: Annotated[float, Meta(gt=0, le=60)]
+    """a: s per step."""
+    row_s: _Cost
+    """b: s per row that advances."""
+    context_token_s: _Cost
+    """c: s per token of the rows' summed context."""
+    prefill_token_s: _Cost
+    """s per prompt token prefilled in the step."""
+    draft_token_s: _Cost
+    """s per draft token verified in the step, beyond the one token per row."""
+    kv_tokens: Annotated[int, Meta(ge=1, le=1 << 40)]
+    """Tokens that fit into KV memory."""
+    error_pct: Annotated[float, Meta(ge=0, le=100)] | None = None
+    """Stated error of the step time in per cent; None if none is stated."""
+    grid: Grid | None = None
+    """Measured decode times; they replace ``fixed_s + b*rows + c*context`` where present."""
+
+    def __post_init__(self) -> None:
+        if self.grid is not None and self._decode_s(1, 1) <= 0:
+            raise ValueError(
+                "grid starts so far from one row that row_s and context_token_s lead below zero: "
+                "measure smaller batches or lower these costs"
+            )
+
+    def step_s(
+        self, rows: int, context_tokens: int, prefill_tokens: int = 0, draft_tokens: int = 0
+    ) -> float:
+        """Duration of a step in s; 0 for a step without rows and prefill.
+
+        Args:
+            rows: rows that take part, those in prefill included.
+            context_tokens: their summed context.
+            prefill_tokens: prompt tokens prefilled in the step.
+            draft_tokens: draft tokens verified in the step beyond one token per row, summed.
+        """
+        if rows <= 0 and prefill_tokens <= 0:
+            return 0.0
+        decode_s = self._decode_s(rows, context_tokens)
+        return decode_s + self.prefill_token_s * prefill_tokens + self.draft_token_s * draft_tokens
+
+    def _decode_s(self, rows: int, context_tokens: int) -> float:
+        grid = self.grid
+        if grid is None:
+            return self.fixed_s + self.row_s * rows + self.context_token_s * context_tokens
+        value_s, more_rows, more_tokens = grid.interpolate(rows, context_tokens)
+        return max(0.0, value_s + self.row_s * more_rows + self.context_token_s * more_tokens)

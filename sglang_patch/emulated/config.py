@@ -1,0 +1,68 @@
+"""Settings of the emulated engine: environment variables, as every process of SGLang reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from governor_profiles import ProfileError, StepProfile, load_profile
+from msgspec import Meta
+
+from sglang_patch.errors import ConfigurationError
+
+PREFIX = "GOVERNOR_EMULATED_"
+
+
+class EmulationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is emulated."""
+
+    profile: Annotated[str, Meta(max_length=4096)] = ""
+    """Name of a shipped step-time profile, or the path of a profile's JSON file; empty: inert."""
+    scale: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    """Every step lasts this many times what the profile says."""
+
+    @property
+    def active(self) -> bool:
+        return bool(self.profile)
+
+    def load_profile(self) -> StepProfile:
+        """The profile that is named.
+
+        Raises:
+            ConfigurationError: it does not exist or its file is wrong.
+        """
+        try:
+            return load_profile(self.profile)
+        except ProfileError as error:
+            raise ConfigurationError(f"{PREFIX}PROFILE: {error}") from error
+
+
+def load(environ: Mapping[str, str] | None = None) -> EmulationConfig:
+    """Read the emulation's settings of this process.
+
+    Args:
+        environ: default ``os.environ``.
+
+    Raises:
+        ConfigurationError: naming the variable and what is wrong with it.
+    """
+    environ = os.environ if environ is None else environ
+    known = [PREFIX + name.upper() for name in EmulationConfig.__struct_fields__]
+    values: dict[str, str] = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or value == "":
+            continue
+        if name not in known:
+            raise ConfigurationError(f"{name} is no setting; known are {' and '.join(known)}")
+        values[name.removeprefix(PREFIX).lower()] = value
+    try:
+        config = msgspec.convert(values, EmulationConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{PREFIX}*: {error}") from error
+    if values and not config.active:
+        raise ConfigurationError(
+            f"{PREFIX}SCALE is set but {PREFIX}PROFILE is not: name a profile or unset both"
+        )
+    return config

@@ -1,0 +1,1 @@
+"""Model classes for SGLang's registry (``SGLANG_EXTERNAL_MODEL_PACKAGE``)."""

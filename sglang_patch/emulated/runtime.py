@@ -1,0 +1,49 @@
+"""What the emulation keeps in one scheduler process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+from governor_profiles import StepProfile
+
+from sglang_patch.emulated import config
+from sglang_patch.emulated.device import EmulatedDevice
+from sglang_patch.emulated.waiting import clock_s
+from sglang_patch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sglang_patch.emulated.metrics import DeviceMetrics
+
+
+@dataclass(slots=True)
+class Emulation:
+    """The device of this process and how fast it is."""
+
+    profile: StepProfile
+    scale: float
+    device: EmulatedDevice = field(default_factory=EmulatedDevice)
+    follows: bool = False
+    """Whether the engine had a batch in the iteration before this one."""
+    metrics: DeviceMetrics | None = None
+
+    def launch(self, rows: int, context_tokens: int, prefill_tokens: int) -> None:
+        """Put a step on the device, now."""
+        step_s = self.profile.step_s(rows, context_tokens, prefill_tokens)
+        self.device.enqueue(self.scale * step_s, clock_s(), follows=self.follows)
+
+
+@cache
+def current() -> Emulation:
+    """The emulation of this process.
+
+    Raises:
+        ConfigurationError: none is configured, or it is configured wrongly.
+    """
+    settings = config.load()
+    if not settings.active:
+        raise ConfigurationError(
+            f"the emulated model was loaded without an emulated device: set {config.PREFIX}PROFILE"
+        )
+    return Emulation(settings.load_profile(), settings.scale)

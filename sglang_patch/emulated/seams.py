@@ -1,0 +1,88 @@
+"""Where the emulation holds on to SGLang."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sglang_patch.emulated import attention, runtime
+from sglang_patch.emulated.waiting import DeviceEvent, wait_until
+from sglang_patch.seams.hooks import Hook, require_applied
+
+if TYPE_CHECKING:
+    from sglang.srt.managers.schedule_batch import ScheduleBatch
+    from sglang.srt.managers.scheduler import Scheduler
+
+MODEL_PACKAGE = "sglang_patch.emulated.models"
+MODEL_PACKAGE_VARIABLE = "SGLANG_EXTERNAL_MODEL_PACKAGE"
+
+_SCHEDULER = "sglang.srt.managers.scheduler.Scheduler."
+_IN_SCHEDULER = frozenset({"scheduler"})
+
+
+def prepare() -> None:
+    """Offer the model and its attention backend to SGLang, in this process and its children."""
+    os.environ.setdefault(MODEL_PACKAGE_VARIABLE, MODEL_PACKAGE)
+    attention.register()
+
+
+def around_run_batch(
+    original: Callable[..., Any],
+    scheduler: Scheduler,
+    batch: ScheduleBatch,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Let a step's results come when the emulated device is done with it.
+
+    As on a GPU, the overlap loop finds out when it takes in the results, and the normal loop
+    before this call returns.
+    """
+    emulation = runtime.current()
+    emulation.follows = scheduler.last_batch is not None
+    result = original(scheduler, batch, *args, **kwargs)
+    end_s = emulation.device.end_s
+    if scheduler.enable_overlap:
+        result.copy_done = DeviceEvent(end_s)
+    else:
+        wait_until(end_s)
+    return result
+
+
+def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
+    """Check the hooks and publish the device's counters."""
+    require_applied("scheduler")
+    if scheduler.server_args.enable_metrics:
+        # SGLang points the Prometheus client at its folder first; importing earlier would miss it.
+        from sglang_patch.emulated.metrics import DeviceMetrics
+
+        emulation = runtime.current()
+        emulation.metrics = DeviceMetrics(emulation.scale, scheduler.ps.dp_rank or 0)
+
+
+def after_pull_raw_reqs(requests: list[Any] | None, receiver: Any) -> None:
+    """Once an iteration, also while idle: bring the counters up to date."""
+    emulation = runtime.current()
+    if emulation.metrics is not None:
+        emulation.metrics.publish(emulation.device)
+
+
+HOOKS = (
+    Hook(_SCHEDULER + "run_batch", around_run_batch, "around", ("self", "batch"), _IN_SCHEDULER),
+    Hook(
+        _SCHEDULER + "init_request_dispatcher",
+        after_init_request_dispatcher,
+        "after",
+        ("self",),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        "sglang.srt.managers.scheduler_components.request_receiver."
+        "SchedulerRequestReceiver._pull_raw_reqs",
+        after_pull_raw_reqs,
+        "after",
+        ("self",),
+        _IN_SCHEDULER,
+    ),
+)

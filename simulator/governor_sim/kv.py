@@ -1,0 +1,111 @@
+"""KV memory with a prefix cache, as SGLang's radix cache accounts for it (pages of one token).
+
+A prompt is a chain of segments. A segment is *locked* while a row uses it and *evictable* once none
+does; the least recently used evictable one goes first when room is needed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+from governor_sim.rows import SimRow
+
+
+class KvMemory:
+    """Counts tokens; holds none.
+
+    Args:
+        capacity_tokens: size of the pool.
+    """
+
+    def __init__(self, capacity_tokens: int) -> None:
+        self.capacity_tokens = capacity_tokens
+        self._own_tokens = 0
+        self._locked_tokens = 0
+        self._locks: dict[Hashable, list[int]] = {}  # key -> [tokens, rows that use it]
+        self._evictable: OrderedDict[Hashable, int] = OrderedDict()
+        self._evictable_tokens = 0
+
+    @property
+    def used_tokens(self) -> int:
+        """Tokens that rows hold; what is merely cached does not count."""
+        return self._own_tokens + self._locked_tokens
+
+    @property
+    def reachable_tokens(self) -> int:
+        """Free tokens, and those that eviction would free."""
+        return self.capacity_tokens - self.used_tokens
+
+    def match(self, row: SimRow) -> tuple[int, int]:
+        """Leading segments of ``row``'s prompt that are cached, and their tokens.
+
+        The last token of a prompt is always computed anew: its logits are needed.
+        """
+        hits = tokens = 0
+        for key, size in row.segments:
+            if key not in self._locks and key not in self._evictable:
+                break
+            hits += 1
+            tokens += size
+        return hits, min(tokens, row.length - 1)
+
+    def admit(self, row: SimRow) -> None:
+        """Lock the cached prefix of ``row``."""
+        row.hit_segments, row.hit_tokens = self.match(row)
+        row.prefilled_tokens = row.hit_tokens
+        for key, _ in row.segments[: row.hit_segments]:
+            self._lock(key)
+
+    def take(self, row: SimRow, tokens: int) -> None:
+        """Give ``row`` slots of its own; cached text is evicted as needed."""
+        row.own_tokens += tokens
+        self._own_tokens += tokens
+        self._evict()
+
+    def share(self, row: SimRow) -> None:
+        """``row``'s prompt is computed: put it into the cache and hold it there."""
+        for key, size in row.segments[row.hit_segments :]:
+            if key in self._locks or key in self._evictable:
+                self._lock(key)  # somebody else was faster: the copy is dropped
+            else:
+                self._locks[key] = [size, 1]
+                self._locked_tokens += size
+            self._give_back(row, size)
+        # The last prompt token of a full hit was computed twice.
+        twice = sum(size for _, size in row.segments[: row.hit_segments]) - row.hit_tokens
+        self._give_back(row, twice)
+        row.hit_segments = len(row.segments)
+
+    def release(self, row: SimRow) -> None:
+        """``row`` leaves; what it shared stays cached until room is needed."""
+        self._give_back(row, row.own_tokens)
+        for key, _ in row.segments[: row.hit_segments]:
+            entry = self._locks[key]
+            entry[1] -= 1
+            if not entry[1]:
+                del self._locks[key]
+                self._locked_tokens -= entry[0]
+                self._evictable[key] = entry[0]
+                self._evictable_tokens += entry[0]
+        row.hit_segments = row.hit_tokens = row.prefilled_tokens = 0
+
+    def _give_back(self, row: SimRow, tokens: int) -> None:
+        tokens = max(0, min(tokens, row.own_tokens))
+        row.own_tokens -= tokens
+        self._own_tokens -= tokens
+
+    def _lock(self, key: Hashable) -> None:
+        entry = self._locks.get(key)
+        if entry is not None:
+            entry[1] += 1
+            return
+        size = self._evictable.pop(key)
+        self._evictable_tokens -= size
+        self._locks[key] = [size, 1]
+        self._locked_tokens += size
+
+    def _evict(self) -> None:
+        while self._evictable_tokens > max(0, self.reachable_tokens):
+            _, size = self._evictable.popitem(last=False)
+            self._evictable_tokens -= size

@@ -1,0 +1,153 @@
+"""``simulate``: a workload through a simulated engine under a policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+from governor_profiles import StepProfile
+from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from governor_protos.limits import MAX_COUNT
+from governor_protos.messages import Hello
+from governor_workloads.served import Served
+from governor_workloads.spec import Workload
+
+from controller_service.policies.base import Policy
+from controller_service.predictors.base import StepLatencyPredictor
+from controller_service.session import EngineSession
+from governor_sim.batching import Batcher, EngineLimits
+from governor_sim.engine import SimulatedEngine
+from governor_sim.kv import KvMemory
+from governor_sim.link import VirtualLink
+from governor_sim.steps import StepSeries
+from governor_sim.timing import DecisionLatency, HostTimes
+from governor_sim.users import Users
+from sglang_patch.config import EngineConfig
+from sglang_patch.governor import EngineGovernor, Tally
+
+Progress = Callable[[float], None]
+"""Called now and then with the virtual time in seconds."""
+
+PROGRESS_EVERY_S = 5.0
+
+
+class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The engine and its surroundings."""
+
+    limits: EngineLimits = EngineLimits()
+    host: HostTimes = HostTimes()
+    latency: DecisionLatency = DecisionLatency()
+    engine: EngineConfig = EngineConfig()
+    """Governor's own settings, as an engine would have them."""
+    overlap: bool = True
+    lease_steps: int = 4
+    kv_tokens: int | None = None
+    """Instead of the profile's."""
+    replan_steps: int = 1
+    """Steps for which one plan stands (1: a new one every step)."""
+
+
+class SimResult(msgspec.Struct, frozen=True):
+    """What a run came to."""
+
+    served: list[Served]
+    steps: StepSeries
+    tally: Tally | None
+    """The engine side's counts; None when ungoverned."""
+    virtual_s: float
+    wall_s: float
+    retractions: int
+    host_limited_s: float
+
+    @property
+    def times_real_time(self) -> float:
+        return self.virtual_s / self.wall_s if self.wall_s else 0.0
+
+
+def simulate(
+    workload: Workload,
+    profile: StepProfile,
+    policy: Policy | None,
+    predictor: StepLatencyPredictor | None = None,
+    config: SimConfig | None = None,
+    *,
+    seconds: float = float("inf"),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SimResult:
+    """Run ``workload`` in virtual time.
+
+    Args:
+        policy: None simulates a stock, ungoverned engine.
+        predictor: step-latency predictor of the controller; needed with a policy.
+        seconds: virtual seconds after which users stop sending and the run is cut off; without a
+            limit, all requests are served.
+        seed: of the decision latencies.
+
+    Raises:
+        ValueError: a policy without a predictor.
+        PolicyFailed: the policy raised; a simulation does not fall back.
+    """
+    config = config or SimConfig()
+    started_s = time.perf_counter()
+    kv = KvMemory(config.kv_tokens or profile.kv_tokens)
+    batcher = Batcher(config.limits, kv)
+    link = governor = None
+    if policy is not None:
+        if predictor is None:
+            raise ValueError("a policy needs a predictor")
+        session = EngineSession(
+            _hello(profile, config, kv), predictor, config.lease_steps, config.replan_steps
+        )
+        link = VirtualLink(session, policy, config.latency, seed)
+        governor = EngineGovernor(config.engine, link, overlap=config.overlap)
+    engine = SimulatedEngine(profile, batcher, governor, link, config.host, overlap=config.overlap)
+    users = Users(
+        workload,
+        seconds,
+        engine.send,
+        request_s=config.host.request_s,
+        reply_s=config.host.reply_s,
+    )
+    engine.attach(users)
+    upto_s = 0.0
+    while True:
+        upto_s = min(seconds, upto_s + PROGRESS_EVERY_S)
+        engine.run(upto_s)
+        if progress is not None:
+            progress(engine.now_s)
+        if engine.now_s < upto_s or upto_s >= seconds:
+            break
+    return SimResult(
+        served=users.results(),
+        steps=engine.steps,
+        tally=None if governor is None else governor.tally,
+        virtual_s=engine.now_s,
+        wall_s=time.perf_counter() - started_s,
+        retractions=batcher.retractions,
+        host_limited_s=engine.host_limited_s,
+    )
+
+
+def _hello(profile: StepProfile, config: SimConfig, kv: KvMemory) -> Hello:
+    return Hello(
+        protocol_major=PROTOCOL_MAJOR,
+        protocol_minor=PROTOCOL_MINOR,
+        engine_id="simulated",
+        incarnation="0",
+        plugin_version="",
+        sglang_version="simulated",
+        model=profile.name,
+        tp_size=1,
+        dp_rank=0,
+        overlap=config.overlap,
+        max_running_requests=config.limits.max_running_requests,
+        max_total_tokens=min(kv.capacity_tokens, MAX_COUNT),
+        max_context_tokens=32768,
+        page_size=1,
+        chunked_prefill_tokens=config.limits.chunked_prefill_size,
+        speculative_algorithm="",
+        draft_lengths=[],
+        knobs=["branches"],
+    )

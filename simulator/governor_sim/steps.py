@@ -1,0 +1,76 @@
+"""What is remembered of every simulated step: columns, so that hours of them stay small."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+class StepSeries:
+    """One entry a step, in order."""
+
+    def __init__(self) -> None:
+        self._end_s = array("d")
+        self._seconds = array("d")
+        self._rows = array("i")
+        self._parked = array("i")
+        self._extra = array("i")
+        self._prefill_tokens = array("i")
+        self._context_tokens = array("q")
+
+    def add(
+        self,
+        end_s: float,
+        seconds: float,
+        *,
+        rows: int,
+        parked: int,
+        extra: int,
+        prefill_tokens: int,
+        context_tokens: int,
+    ) -> None:
+        self._end_s.append(end_s)
+        self._seconds.append(seconds)
+        self._rows.append(rows)
+        self._parked.append(parked)
+        self._extra.append(extra)
+        self._prefill_tokens.append(prefill_tokens)
+        self._context_tokens.append(context_tokens)
+
+    def __len__(self) -> int:
+        return len(self._end_s)
+
+    @property
+    def end_s(self) -> Floats:
+        return np.asarray(self._end_s, dtype=np.float64)
+
+    @property
+    def seconds(self) -> Floats:
+        """Time that the device took."""
+        return np.asarray(self._seconds, dtype=np.float64)
+
+    @property
+    def rows(self) -> Floats:
+        """Rows that advanced."""
+        return np.asarray(self._rows, dtype=np.float64)
+
+    @property
+    def parked(self) -> Floats:
+        return np.asarray(self._parked, dtype=np.float64)
+
+    @property
+    def extra(self) -> Floats:
+        """Extra branches that advanced."""
+        return np.asarray(self._extra, dtype=np.float64)
+
+    @property
+    def prefill_tokens(self) -> Floats:
+        return np.asarray(self._prefill_tokens, dtype=np.float64)
+
+    @property
+    def context_tokens(self) -> Floats:
+        return np.asarray(self._context_tokens, dtype=np.float64)
