@@ -12,6 +12,7 @@ from governor_protos import encode
 from governor_protos.limits import MAX_DURATION_S
 from governor_protos.messages import Band, Decision, Hello, Snapshot, StepFeedback, StepKind
 
+from controller_service.prefill_share import PrefillShare
 from controller_service.observe.stats import OutcomeCounts
 from controller_service.orders import one_band
 from controller_service.policies.base import BranchPlan, Policy
@@ -49,6 +50,7 @@ class EngineSession:
         from."""
         self._lease_steps = lease_steps
         self._planner = Planner(replan_steps)
+        self._prefill_share = PrefillShare()
         self._orders: list[Band] = one_band(hello.max_running_requests)
         self._orders_for: tuple[Policy | None, int] = (None, -1)
         self._orders_age = 0
@@ -61,7 +63,7 @@ class EngineSession:
             BadRows: a column holds a value that no engine can mean.
             PolicyFailed: the policy raised, or returned nonsense.
         """
-        state = StepState.from_snapshot(snapshot)
+        state = StepState.from_snapshot(snapshot, self._prefill_share.per_token_s)
         plan = self._planner.plan(state, policy, self.predictor)
         # The one place that turns a plan into parked rows, and so the one that keeps the promise:
         # nothing but a row that the engine offered for parking is ever parked.
@@ -108,6 +110,7 @@ class EngineSession:
     def _learn(self, feedback: StepFeedback) -> None:
         self.log.finished(feedback)
         self.outcomes.add(feedback.outcome)
+        self._prefill_share.add(feedback)
         if feedback.kind > StepKind.MIXED or not feedback.latency_s >= LEAST_LATENCY_S:
             return
         if feedback.kind == StepKind.DECODE and not feedback.prefill_tokens:

@@ -54,6 +54,8 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
     kv_total_tokens: int
     waiting_requests: int
     waiting_prefill_tokens: int
+    prefill_per_token_s: float
+    """Time that steps of prefill take per token decoded, of late."""
     request_id: U4
     group_id: U4
     role: U1
@@ -68,10 +70,16 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
     since_last_token_s: F4
     ttft_slo_s: F4
     tpot_slo_s: F4
+    group_output_tokens: I4
+    """Tokens of the row's whole group, finished branches included; 0 for a row on its own, and
+    throughout from an engine that does not tell."""
 
     @classmethod
-    def from_snapshot(cls, snapshot: Snapshot) -> StepState:
+    def from_snapshot(cls, snapshot: Snapshot, prefill_per_token_s: float = 0.0) -> StepState:
         """View ``snapshot`` as columns.
+
+        Args:
+            prefill_per_token_s: see the field.
 
         Raises:
             BadRows: a row has a negative context.
@@ -79,6 +87,8 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
         columns: list[Any] = list(map(np.frombuffer, astuple(snapshot.rows), _DTYPES))
         _, group_id, role, flags, context, _, _, _, parked_steps = columns[:9]
         rows = len(role)
+        if len(columns[-1]) != rows:
+            columns[-1] = np.zeros(rows, dtype=np.int32)
         if rows and np.minimum.reduce(context) < 0:
             raise BadRows("rows.context_tokens: negative; a context holds at least 0 tokens")
         parkable = (role == _OPPORTUNISTIC) & (group_id != 0)
@@ -104,6 +114,7 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
             snapshot.kv_total_tokens,
             snapshot.waiting_requests,
             snapshot.waiting_prefill_tokens,
+            prefill_per_token_s,
             *columns,
         )
 

@@ -123,16 +123,18 @@ class EngineGovernor:
             wishes = wishes._replace(tpot_slo_s=config.default_tpot_slo_ms / 1e3)
         if wishes.ttft_slo_s is None and config.default_ttft_slo_ms is not None:
             wishes = wishes._replace(ttft_slo_s=config.default_ttft_slo_ms / 1e3)
+        group_id, progress = self._names.group(wishes.group)
         return RowRecord(
             self._names.request_id(),
             rid,
-            self._names.group_id(wishes.group),
+            group_id,
             wishes,
             arrival_s,
             prompt_tokens=prompt_tokens,
             max_new_tokens=max_new_tokens,
             priority=priority,
             pinned=pinned,
+            group=progress,
         )
 
     # -- plan(t) --------------------------------------------------------------------------------
@@ -221,10 +223,11 @@ class EngineGovernor:
         With nothing to decide, only some steps are reported; feedback waits and loses nothing.
         """
         for index, record in enumerate(table.records):
-            if record.must_advance(self._config.max_parked_steps):
+            if record.parked_steps and record.must_advance(self._config.max_parked_steps):
                 table.flags[index] |= RowFlag.PINNED.value
+        if table.records != self._table.records:  # roles hang on who is there, and nothing else
+            self._roles = table.roles()
         self._table = table
-        self._roles = table.roles()
         self._names.keep_groups({record.group_id for record in table.records})
         if not self._link.is_asking:
             return

@@ -20,12 +20,23 @@ NEVER_S = -1.0
 """Timestamp of something that has not happened."""
 
 
+class GroupProgress:
+    """What all branches of one group have produced, finished ones included."""
+
+    __slots__ = ("output_tokens",)
+
+    def __init__(self) -> None:
+        self.output_tokens = 0
+
+
 class RowRecord:
     """One request's terms and history on this engine. Times in seconds of one monotonic clock."""
 
     __slots__ = (
         "arrival_s",
+        "deadline_from_s",
         "first_token_s",
+        "group",
         "group_id",
         "last_token_s",
         "max_new_tokens",
@@ -34,7 +45,6 @@ class RowRecord:
         "priority",
         "prompt_tokens",
         "request_id",
-        "resumed_s",
         "rid",
         "tokens_seen",
         "tpot_slo_s",
@@ -54,10 +64,12 @@ class RowRecord:
         max_new_tokens: int = 0,
         priority: int = 0,
         pinned: bool = False,
+        group: GroupProgress | None = None,
     ) -> None:
         self.request_id = request_id
         self.rid = rid
         self.group_id = group_id
+        self.group = group
         self.trunk = terms.trunk
         self.ttft_slo_s = MAX_DURATION_S if terms.ttft_slo_s is None else terms.ttft_slo_s
         self.tpot_slo_s = MAX_DURATION_S if terms.tpot_slo_s is None else terms.tpot_slo_s
@@ -69,7 +81,9 @@ class RowRecord:
         """Never to be parked, whatever else is true of it."""
         self.first_token_s = NEVER_S
         self.last_token_s = NEVER_S
-        self.resumed_s = NEVER_S
+        self.deadline_from_s = NEVER_S
+        """When the time to the next token started to run: the last token, or the row's return to
+        the batch if that was later ("on return its deadline restarts", TAPER)."""
         self.tokens_seen = 0
         self.parked_steps = 0
 
@@ -79,7 +93,9 @@ class RowRecord:
             return
         if self.first_token_s < 0:
             self.first_token_s = now_s
-        self.last_token_s = now_s
+        self.last_token_s = self.deadline_from_s = now_s
+        if self.group is not None:
+            self.group.output_tokens += output_tokens - self.tokens_seen
         self.tokens_seen = output_tokens
 
     def sit_out(self) -> None:
@@ -99,15 +115,8 @@ class RowRecord:
         """The row takes part in a step."""
         if self.parked_steps:
             self.parked_steps = 0
-            self.resumed_s = now_s
-
-    @property
-    def deadline_from_s(self) -> float:
-        """When the time to the next token started to run: the last token, or the row's return to
-        the batch if that was later ("on return its deadline restarts", TAPER)."""
-        return (
-            self.last_token_s if self.last_token_s < 0 else max(self.last_token_s, self.resumed_s)
-        )
+            if self.last_token_s >= 0:
+                self.deadline_from_s = now_s
 
 
 @dataclass(slots=True)
@@ -158,22 +167,21 @@ class Names:
     def __init__(self) -> None:
         self._requests = itertools.count(1)
         self._groups = itertools.count(1)
-        self._group_ids: dict[str, int] = {}
+        self._named: dict[str, tuple[int, GroupProgress]] = {}
 
     def request_id(self) -> int:
         return next(self._requests) & 0xFFFFFFFF
 
-    def group_id(self, name: str) -> int:
+    def group(self, name: str) -> tuple[int, GroupProgress | None]:
+        """Number and progress of the group ``name``; 0 and none for a request on its own."""
         if not name:
-            return 0
-        number = self._group_ids.get(name)
-        if number is None:
-            number = self._group_ids[name] = next(self._groups) & 0xFFFFFFFF
-        return number
+            return 0, None
+        known = self._named.get(name)
+        if known is None:
+            known = self._named[name] = (next(self._groups) & 0xFFFFFFFF, GroupProgress())
+        return known
 
     def keep_groups(self, live: set[int]) -> None:
         """Forget all groups but ``live`` ones."""
-        if len(self._group_ids) > 2 * len(live) + 64:
-            self._group_ids = {
-                name: number for name, number in self._group_ids.items() if number in live
-            }
+        if len(self._named) > 2 * len(live) + 64:
+            self._named = {name: known for name, known in self._named.items() if known[0] in live}

@@ -45,10 +45,18 @@ class RowPacker:
             priority=fixed.priority,
             parked_steps=pack("i", [record.parked_steps for record in records]),
             age_s=pack("f", [now_s - record.arrival_s for record in records]),
-            since_first_token_s=pack("f", [_since(r.first_token_s, now_s) for r in records]),
-            since_last_token_s=pack("f", [_since(r.deadline_from_s, now_s) for r in records]),
+            since_first_token_s=pack(
+                "f", _since([record.first_token_s for record in records], now_s)
+            ),
+            since_last_token_s=pack(
+                "f", _since([record.deadline_from_s for record in records], now_s)
+            ),
             ttft_slo_s=fixed.ttft_slo_s,
             tpot_slo_s=fixed.tpot_slo_s,
+            group_output_tokens=pack(
+                "i",
+                [0 if record.group is None else record.group.output_tokens for record in records],
+            ),
         )
 
     def _pack_unchanging(self, records: list[RowRecord], roles: list[int]) -> Rows:
@@ -67,5 +75,5 @@ class RowPacker:
         return self._unchanging
 
 
-def _since(then_s: float, now_s: float) -> float:
-    return now_s - then_s if then_s >= 0 else NEVER_S
+def _since(times_s: list[float], now_s: float) -> list[float]:
+    return [now_s - then_s if then_s >= 0 else NEVER_S for then_s in times_s]

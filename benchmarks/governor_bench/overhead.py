@@ -10,10 +10,10 @@ import random
 import statistics
 from typing import Any
 
+from governor_workloads.report import summarise
 from rich.progress import Progress
 
 from governor_bench.load.client import LoadClient
-from governor_bench.load.report import summarise
 from governor_bench.load.spec import RequestSpec
 from governor_bench.processes import workspace
 from governor_bench.servers import Controller, CpuEngine
@@ -85,4 +85,4 @@ def throughput(url: str, requests: int, seed: int) -> float:
     ]
     queue = iter(specs)
     results = LoadClient(url).run_closed(lambda: next(queue, None), CONCURRENCY)
-    return summarise(results).throughput_tok_s
+    return summarise([result.served() for result in results]).throughput_tok_s

@@ -15,11 +15,12 @@ from controller_service.policies.eager import EAGER
 from controller_service.policies.off import OFF
 from controller_service.policies.random_park import RANDOM
 from controller_service.policies.taper import TAPER
+from controller_service.policies.taper_plus import TAPER_PLUS
 
 logger = logging.getLogger(__name__)
 
 ENTRY_POINTS = "governor.policies"
-BUILT_IN = {kind.name: kind for kind in (OFF, CAP, EAGER, TAPER, RANDOM)}
+BUILT_IN = {kind.name: kind for kind in (OFF, CAP, EAGER, TAPER, TAPER_PLUS, RANDOM)}
 
 
 class UnknownPolicy(ValueError):

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from governor_protos import limits
-from governor_protos.columns import ITEM_BYTES, ROW_COLUMNS
+from governor_protos.columns import APPENDED_COLUMNS, ITEM_BYTES, ROW_COLUMNS
 from governor_protos.messages import Decision, Rows, Snapshot, ToController, ToEngine, Wire
 
 
@@ -69,6 +69,8 @@ def _check_rows(rows: Rows) -> None:
     count = len(rows)
     for name, typecode in ROW_COLUMNS.items():
         size = len(getattr(rows, name))
+        if not size and name in APPENDED_COLUMNS:
+            continue  # a peer of an earlier minor version
         if size != count * ITEM_BYTES[typecode]:
             raise BadFrame(f"rows.{name}: {size} bytes do not hold {count} rows")
 

@@ -26,8 +26,12 @@ ROW_COLUMNS: dict[str, str] = {
     "since_last_token_s": "f",
     "ttft_slo_s": "f",
     "tpot_slo_s": "f",
+    "group_output_tokens": "i",
 }
 """Column name -> ``array`` type code: B uint8, I uint32, i int32, f float32."""
+
+APPENDED_COLUMNS = frozenset({"group_output_tokens"})
+"""Columns that came after contract 1.0. A peer that does not know them sends them empty."""
 
 ITEM_BYTES = {"B": 1, "I": 4, "i": 4, "f": 4}
 

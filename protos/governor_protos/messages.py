@@ -174,6 +174,9 @@ class Rows(msgspec.Struct, array_like=True, frozen=True):
     ttft_slo_s: Column4 = b""
     tpot_slo_s: Column4 = b""
     """Seconds per token promised; ``limits.MAX_DURATION_S`` without a promise."""
+    group_output_tokens: Column4 = b""
+    """Tokens of all branches of the row's group so far, finished ones included; 0 for a row on its
+    own. Since 1.1: empty from an older engine."""
 
     def __len__(self) -> int:
         return len(self.request_id) // 4

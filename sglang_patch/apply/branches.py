@@ -23,7 +23,7 @@ def parkable(table: RowTable, roles: list[int], max_parked_steps: int) -> list[i
         for index, record in enumerate(table.records)
         if roles[index] == _OPPORTUNISTIC
         and not table.flags[index] & _UNTOUCHABLE
-        and not record.must_advance(max_parked_steps)
+        and not (record.parked_steps and record.must_advance(max_parked_steps))
     ]
 
 

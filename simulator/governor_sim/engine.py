@@ -185,7 +185,7 @@ class SimulatedEngine:
             rows = batcher.running
         for row in rows:
             row.context_tokens += 1
-            batcher.kv.take(row, 1)
+        batcher.kv.take_one_each(rows)
         if self._governor is not None:
             self._governor.decode_planned(
                 [row.record for row in parked if row.record is not None],

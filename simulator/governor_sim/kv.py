@@ -63,6 +63,13 @@ class KvMemory:
         self._own_tokens += tokens
         self._evict()
 
+    def take_one_each(self, rows: list[SimRow]) -> None:
+        """A decode step: one more slot for every row."""
+        for row in rows:
+            row.own_tokens += 1
+        self._own_tokens += len(rows)
+        self._evict()
+
     def share(self, row: SimRow) -> None:
         """``row``'s prompt is computed: put it into the cache and hold it there."""
         for key, size in row.segments[row.hit_segments :]:

@@ -25,6 +25,7 @@ DEFAULTS = {
     "since_last_token_s": 0.01,
     "ttft_slo_s": 1.0,
     "tpot_slo_s": 0.05,
+    "group_output_tokens": 0,
 }
 
 

@@ -56,7 +56,7 @@ def test_the_client_commands_reach_a_controller(launch):
 
 
 def test_version():
-    assert "wire contract 1.0" in run("version").output
+    assert f"wire contract {OURS}" in run("version").output
 
 
 class Point:

@@ -18,10 +18,12 @@ from sglang_patch.seams.unsupported import REFUSED
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "governor_protos": ROOT / "protos/governor_protos",
+    "governor_profiles": ROOT / "profiles/governor_profiles",
     "sglang_patch": ROOT / "sglang_patch",
     "controller_service": ROOT / "controller_service",
     "governor_kernels": ROOT / "kernels/governor_kernels",
     "governor_bench": ROOT / "benchmarks/governor_bench",
+    "governor_workloads": ROOT / "benchmarks/workloads/governor_workloads",
 }
 SOURCES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*.py"))]
 
@@ -93,16 +95,23 @@ def test_the_plugin_needs_no_controller() -> None:
     assert importers(PACKAGES["sglang_patch"], {"controller_service", "governor_bench"}) == set()
 
 
-def test_sglang_and_torch_are_touched_in_two_places_only() -> None:
-    allowed = ("sglang_patch/seams/", "sglang_patch/platforms/")
+def test_sglang_and_torch_are_touched_in_three_places_only() -> None:
+    allowed = ("sglang_patch/seams/", "sglang_patch/platforms/", "sglang_patch/emulated/")
     found = importers(PACKAGES["sglang_patch"], {"sglang", "torch"})
     assert {name for name in found if not name.startswith(allowed)} == set()
     assert found, "the check itself finds nothing"
 
 
-def test_the_contract_depends_on_msgspec_alone() -> None:
-    allowed = set(sys.stdlib_module_names) | {"msgspec", "governor_protos"}
-    for path in PACKAGES["governor_protos"].rglob("*.py"):
+@pytest.mark.parametrize("package", ["governor_protos", "governor_profiles"])
+def test_the_contract_and_the_profiles_depend_on_msgspec_alone(package: str) -> None:
+    allowed = set(sys.stdlib_module_names) | {"msgspec", package}
+    for path in PACKAGES[package].rglob("*.py"):
+        assert imported(path) <= allowed, path
+
+
+def test_workloads_and_reports_depend_on_numpy_and_msgspec_alone() -> None:
+    allowed = set(sys.stdlib_module_names) | {"msgspec", "numpy", "governor_workloads"}
+    for path in PACKAGES["governor_workloads"].rglob("*.py"):
         assert imported(path) <= allowed, path
 
 

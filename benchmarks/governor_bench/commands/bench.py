@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from governor_bench.commands.load import bench_load
 from governor_bench.commands.output import finish, json_option, progress_bar
 from governor_bench.envelope import Stopwatch, envelope
 
@@ -11,6 +12,9 @@ from governor_bench.envelope import Stopwatch, envelope
 @click.group()
 def bench() -> None:
     """Measure this machine."""
+
+
+bench.add_command(bench_load)
 
 
 @bench.command("decision")

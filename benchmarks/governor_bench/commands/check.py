@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from governor_bench.commands.clients import check_clients
 from governor_bench.commands.output import finish, json_option, progress_bar
 from governor_bench.envelope import Stopwatch, envelope
 
@@ -11,6 +12,9 @@ from governor_bench.envelope import Stopwatch, envelope
 @click.group()
 def check() -> None:
     """Prove promises on this machine."""
+
+
+check.add_command(check_clients)
 
 
 @check.command("equality")

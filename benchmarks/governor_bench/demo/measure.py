@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from governor_workloads.report import LoadReport
 
 from governor_bench.engine_metrics import GovernorCounters
-from governor_bench.load.report import LoadReport
 
 DECODE = 0
 

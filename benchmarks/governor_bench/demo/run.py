@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from governor_workloads.report import summarise
 from rich.console import Console
 from rich.progress import Progress
 
@@ -17,7 +18,6 @@ from governor_bench.demo.workload import DemoLoad
 from governor_bench.engine_metrics import read_counters
 from governor_bench.envelope import Stopwatch, envelope, write_json
 from governor_bench.load.client import LoadClient
-from governor_bench.load.report import summarise
 from governor_bench.processes import workspace
 from governor_bench.servers import Controller, CpuEngine
 from governor_bench.tiny_models import tiny_models
@@ -103,7 +103,7 @@ def _turn(
     return Turn.of(
         policy,
         seed,
-        summarise(results),
+        summarise([result.served() for result in results]),
         read_counters(engine.url).since(before),
         steps,
         status["engines"][0]["turnaround_us"],

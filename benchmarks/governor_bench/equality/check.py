@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from governor_bench.load.client import LoadClient, RequestResult
+from governor_bench.load.client import LoadClient
+from governor_bench.load.result import RequestResult
 from governor_bench.load.spec import RequestSpec
 
 
@@ -22,7 +23,7 @@ class Mismatch:
 
 def run(url: str, specs: Sequence[RequestSpec]) -> dict[int, RequestResult]:
     """Send all requests; results by request index."""
-    return {result.spec.index: result for result in LoadClient(url).run_open(specs)}
+    return {result.spec.index: result for result in LoadClient(url, token_ids=True).run_open(specs)}
 
 
 def compare(stock: dict[int, RequestResult], governed: dict[int, RequestResult]) -> list[Mismatch]:

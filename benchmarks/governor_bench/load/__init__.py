@@ -1,1 +1,1 @@
-"""Requests, the client that sends them, and what is measured of them."""
+"""Requests as a client sends them, the client, and what came back."""

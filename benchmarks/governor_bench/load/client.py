@@ -1,62 +1,22 @@
-"""An asyncio client for ``/generate`` that times every token as its user sees it."""
+"""An asyncio client for ``/generate`` that times every chunk as its user sees it."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import aiohttp
-import msgspec
+from governor_workloads.served import Served
+from governor_workloads.spec import Workload
 
+from governor_bench.load.prompts import check_vocabulary
+from governor_bench.load.result import RequestResult
+from governor_bench.load.sender import Sender
 from governor_bench.load.spec import RequestSpec
 
-MAX_LINE_BYTES = 8 << 20
 TIMEOUT_S = 600.0
-
-
-@dataclass(slots=True)
-class Branch:
-    """One output of a request."""
-
-    output_ids: list[int] = field(default_factory=list)
-    finish_reason: str = ""
-
-
-@dataclass(slots=True)
-class RequestResult:
-    """What came back for one request. Times in seconds after the start of the run."""
-
-    spec: RequestSpec
-    sent_s: float
-    first_token_s: float | None = None
-    last_token_s: float | None = None
-    branches: list[Branch] = field(default_factory=list)
-    token_times_s: list[float] = field(default_factory=list)
-    """Arrival of each chunk of the first branch."""
-    error: str = ""
-
-    @property
-    def output_tokens(self) -> int:
-        return sum(len(branch.output_ids) for branch in self.branches)
-
-    @property
-    def finished(self) -> bool:
-        return not self.error and self.last_token_s is not None
-
-    @property
-    def ttft_s(self) -> float | None:
-        return None if self.first_token_s is None else self.first_token_s - self.sent_s
-
-    @property
-    def tpot_s(self) -> float:
-        """(t_last - t_first) / (tokens - 1); 0 for one token."""
-        if self.first_token_s is None or self.last_token_s is None or self.output_tokens < 2:
-            return 0.0
-        return (self.last_token_s - self.first_token_s) / (self.output_tokens - 1)
+FIRST_AND_LAST = 1 << 20
+"""A ``stream_interval`` that no output reaches: SGLang sends the first chunk and the last."""
 
 
 class LoadClient:
@@ -65,104 +25,135 @@ class LoadClient:
     Args:
         url: base URL of the server.
         on_done: called with each result as it completes (progress).
+        token_ids: keep the token ids of every branch; costs time for each chunk.
+        timeout_s: after which a request has failed, in the server's time.
     """
 
-    def __init__(self, url: str, on_done: Callable[[RequestResult], None] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        on_done: Callable[[RequestResult], None] | None = None,
+        *,
+        token_ids: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self._url = url
         self._on_done = on_done or (lambda result: None)
-        self._start_s = time.perf_counter()
+        self._token_ids = token_ids
+        self._timeout_s = timeout_s
 
     def run_open(self, specs: Sequence[RequestSpec]) -> list[RequestResult]:
         """Send every request at its arrival time; results in the order of ``specs``."""
-        return asyncio.run(self._open(specs))
+        order = {id(spec): at for at, spec in enumerate(specs)}
+        by_arrival = sorted(specs, key=lambda spec: spec.arrival_s)
+        results = asyncio.run(self._run(lambda sender: _open(sender, by_arrival), None))
+        return sorted(results, key=lambda result: order[id(result.spec)])
 
     def run_closed(
         self, next_spec: Callable[[], RequestSpec | None], concurrency: int
     ) -> list[RequestResult]:
         """Keep ``concurrency`` requests in flight until ``next_spec`` returns None."""
-        return asyncio.run(self._closed(next_spec, concurrency))
+        specs: Iterator[RequestSpec] = iter(_until_none(next_spec))
+        return asyncio.run(self._run(lambda sender: _closed(sender, specs, concurrency), None))
 
-    async def _open(self, specs: Sequence[RequestSpec]) -> list[RequestResult]:
-        async with self._session() as session:
-            self._start_s = time.perf_counter()
-            return list(await asyncio.gather(*(self._send_at(session, spec) for spec in specs)))
+    def run_workload(
+        self,
+        workload: Workload,
+        *,
+        time_scale: float = 1.0,
+        duration_s: float | None = None,
+        stream: bool = True,
+        vocabulary: int = 2000,
+    ) -> list[Served]:
+        """Serve a workload, open or closed loop.
 
-    async def _closed(
-        self, next_spec: Callable[[], RequestSpec | None], concurrency: int
+        Args:
+            time_scale: stretches every duration on the wire - arrivals, think times, the targets
+                that the server is told - and shrinks what is measured, so that results are in the
+                workload's clock whatever the server's speed.
+            duration_s: end of the run in the workload's clock. What is in flight then is aborted
+                and comes back without a last token: it is neither met nor missed. None: all
+                requests are sent and finish.
+            stream: take chunks at the server's ``--stream-interval``; False asks it for the first
+                and the last chunk of each branch only, which times the same at the least cost.
+            vocabulary: prompts are drawn from the ids below it.
+
+        Returns:
+            Every request that was sent, in the order of sending.
+
+        Raises:
+            ValueError: an argument is out of range, or a closed loop has no users.
+        """
+        if not 0 < time_scale < 1e6:
+            raise ValueError(f"time_scale: {time_scale:g} is not above 0; use 1 for real time")
+        if duration_s is not None and not duration_s > 0:
+            raise ValueError(f"duration_s: {duration_s:g} is not above 0; leave it out for all")
+        if workload.arrivals == "closed" and workload.users < 1:
+            raise ValueError(
+                f"users: the closed workload {workload.name} has none; give at least 1"
+            )
+        check_vocabulary(vocabulary)
+        sampling: dict[str, Any] = {} if stream else {"stream_interval": FIRST_AND_LAST}
+        specs = (
+            RequestSpec.of(
+                workload, request, time_scale=time_scale, vocabulary=vocabulary, sampling=sampling
+            )
+            for request in workload.requests
+        )
+
+        def feed(sender: Sender) -> Awaitable[None]:
+            if workload.arrivals == "closed":
+                return _closed(sender, specs, workload.users)
+            return _open(sender, specs)
+
+        end_s = None if duration_s is None else duration_s * time_scale
+        results = asyncio.run(self._run(feed, end_s, self._timeout_s * max(1.0, time_scale)))
+        return [result.served(time_scale) for result in results]
+
+    async def _run(
+        self,
+        feed: Callable[[Sender], Awaitable[None]],
+        end_s: float | None,
+        timeout_s: float | None = None,
     ) -> list[RequestResult]:
-        results: list[RequestResult] = []
-
-        async def user(session: aiohttp.ClientSession) -> None:
-            while (spec := next_spec()) is not None:
-                results.append(await self._send(session, spec))
-
-        async with self._session() as session:
-            self._start_s = time.perf_counter()
-            await asyncio.gather(*(user(session) for _ in range(concurrency)))
-        return results
-
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
+        async with Sender.open(
             self._url,
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-            read_bufsize=MAX_LINE_BYTES,
-        )
+            token_ids=self._token_ids,
+            timeout_s=timeout_s or self._timeout_s,
+            on_done=self._on_done,
+        ) as sender:
+            feeding = asyncio.ensure_future(feed(sender))
+            _, running = await asyncio.wait({feeding}, timeout=end_s)
+            if running:
+                feeding.cancel()
+                await asyncio.wait({feeding})
+                await sender.cut_off()
+            if not feeding.cancelled():
+                feeding.result()
+            return sender.results
 
-    def _now_s(self) -> float:
-        return time.perf_counter() - self._start_s
 
-    async def _send_at(self, session: aiohttp.ClientSession, spec: RequestSpec) -> RequestResult:
-        await asyncio.sleep(max(0.0, spec.arrival_s - self._now_s()))
-        return await self._send(session, spec)
+async def _open(sender: Sender, specs: Iterable[RequestSpec]) -> None:
+    """Send each at its arrival time. Each prompt is made ahead of its time, not all at once."""
+    async with asyncio.TaskGroup() as group:
+        for spec in specs:
+            await asyncio.sleep(max(0.0, spec.arrival_s - sender.now_s()))
+            group.create_task(sender.send(spec))
 
-    async def _send(self, session: aiohttp.ClientSession, spec: RequestSpec) -> RequestResult:
-        rid = f"{spec.index}-{uuid.uuid4().hex[:12]}"
-        result = RequestResult(spec, sent_s=self._now_s())
-        result.branches = [Branch() for _ in range(spec.n)]
-        abort = (
-            asyncio.create_task(self._abort(session, rid, spec.abort_after_s))
-            if spec.abort_after_s is not None
-            else None
-        )
-        try:
-            async with session.post("/generate", json=spec.body(rid)) as reply:
-                if reply.status != 200:
-                    result.error = f"HTTP {reply.status}: {(await reply.text())[:300]}"
-                else:
-                    async for line in reply.content:
-                        self._take(line, result)
-        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
-            result.error = f"{type(error).__name__}: {error}"
-        if abort is not None:
-            await abort
-        self._on_done(result)
-        return result
 
-    async def _abort(self, session: aiohttp.ClientSession, rid: str, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        async with session.post("/abort_request", json={"rid": rid}) as reply:
-            await reply.read()
+async def _closed(sender: Sender, specs: Iterator[RequestSpec], users: int) -> None:
+    """Each user thinks, sends the next request and waits for its reply, over and over."""
 
-    def _take(self, line: bytes, result: RequestResult) -> None:
-        if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
-            return
-        chunk: dict[str, Any] = msgspec.json.decode(line[6:])
-        if "error" in chunk:
-            result.error = str(chunk["error"])[:300]
-            return
-        now_s = self._now_s()
-        branch = result.branches[int(chunk.get("index", 0))]
-        ids = chunk["output_ids"]
-        meta = chunk["meta_info"]
-        if len(ids) == meta["completion_tokens"]:
-            branch.output_ids = ids
-        else:  # the server streams increments only
-            branch.output_ids = branch.output_ids + ids
-        if meta.get("finish_reason"):
-            branch.finish_reason = str(meta["finish_reason"].get("type", ""))
-        if result.first_token_s is None:
-            result.first_token_s = now_s
-        result.last_token_s = now_s
-        if branch is result.branches[0]:
-            result.token_times_s.append(now_s)
+    async def user() -> None:
+        for spec in specs:
+            await asyncio.sleep(spec.think_s)
+            await sender.send(spec)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(users):
+            group.create_task(user())
+
+
+def _until_none(next_spec: Callable[[], RequestSpec | None]) -> Iterator[RequestSpec]:
+    while (spec := next_spec()) is not None:
+        yield spec

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from governor_workloads.spec import Workload, WorkRequest
+
+from governor_bench.load.prompts import prompt_ids
+
 
 @dataclass(frozen=True, slots=True)
 class RequestSpec:
@@ -22,15 +26,40 @@ class RequestSpec:
     role: str = ""
     ttft_slo_ms: float | None = None
     tpot_slo_ms: float | None = None
+    think_s: float = 0.0
+    """Pause of a closed loop's user before sending it."""
     abort_after_s: float | None = None
     """Abort the request this long after it was sent."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """Further sampling parameters; greedy unless they say otherwise."""
     ignore_eos: bool = True
 
-    @property
-    def branching(self) -> bool:
-        return self.n > 1 or bool(self.group)
+    @classmethod
+    def of(
+        cls,
+        workload: Workload,
+        request: WorkRequest,
+        *,
+        time_scale: float,
+        vocabulary: int,
+        sampling: dict[str, Any],
+    ) -> RequestSpec:
+        """One request of a workload with all its durations stretched by ``time_scale``."""
+
+        def target_ms(target_s: float | None) -> float | None:
+            return None if target_s is None else 1e3 * target_s * time_scale
+
+        return cls(
+            index=request.index,
+            arrival_s=request.arrival_s * time_scale,
+            input_ids=tuple(prompt_ids(workload, request, vocabulary)),
+            max_new_tokens=request.output_tokens,
+            n=request.branches,
+            ttft_slo_ms=target_ms(request.ttft_slo_s),
+            tpot_slo_ms=target_ms(request.tpot_slo_s),
+            think_s=request.think_s * time_scale,
+            sampling=sampling,
+        )
 
     def body(self, rid: str) -> dict[str, Any]:
         """The JSON body for ``/generate``."""

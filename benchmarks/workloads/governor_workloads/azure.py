@@ -1,7 +1,7 @@
 """The Azure LLM inference trace of 2023 (Azure Public Dataset, CC-BY-4.0).
 
-CSV with the columns ``TIMESTAMP,ContextTokens,GeneratedTokens``: arrival time, prompt tokens, output
-tokens. The project does not contain the trace.
+CSV with the columns ``TIMESTAMP,ContextTokens,GeneratedTokens``: arrival time, prompt tokens,
+output tokens. The project does not contain the trace.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from datetime import datetime
 from pathlib import Path
 
 from governor_workloads.errors import WorkloadError
+from governor_workloads.files import bounded_lines
 from governor_workloads.lengths import MAX_TOKENS
 from governor_workloads.spec import Workload
-from governor_workloads.traces import Recorded, TraceOptions, bounded_lines, workload_of_trace
+from governor_workloads.traces import Recorded, TraceOptions, workload_of_trace
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+MAX_ROW_BYTES = 1024
 
 
 def load_azure(path: Path, options: TraceOptions | None = None, seed: int = 0) -> Workload:
@@ -35,7 +37,9 @@ def load_azure(path: Path, options: TraceOptions | None = None, seed: int = 0) -
 
 
 def _rows(path: Path) -> Iterator[Recorded]:
-    rows = enumerate(csv.reader(bounded_lines(path)), start=1)
+    rows = enumerate(
+        csv.reader(bounded_lines(path, MAX_ROW_BYTES), quoting=csv.QUOTE_NONE), start=1
+    )
     _, header = next(rows, (1, []))
     if tuple(header) != COLUMNS:
         raise WorkloadError(

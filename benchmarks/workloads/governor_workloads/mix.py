@@ -12,9 +12,8 @@ from msgspec import Meta
 from governor_workloads.arrivals import MAX_REQUESTS, Bursty, Closed, Phase, Poisson
 from governor_workloads.demands import Demands
 from governor_workloads.errors import WorkloadError
+from governor_workloads.files import read_json
 from governor_workloads.lengths import Lengths
-
-MAX_FILE_BYTES = 1 << 20
 
 
 class Mix(Demands, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,14 +87,4 @@ def read_mix(path: Path) -> Mix:
     Raises:
         WorkloadError: the file cannot be read, is larger than 1 MiB, or is no mix.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise WorkloadError(f"{path}: {error.strerror or error}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise WorkloadError(f"{path}: larger than {MAX_FILE_BYTES} bytes; this is no mix file")
-    try:
-        return Mix.of(msgspec.json.decode(data))
-    except (msgspec.DecodeError, WorkloadError) as error:
-        raise WorkloadError(f"{path}: {error}") from None
+    return read_json(path, Mix.of)

@@ -14,11 +14,13 @@ import msgspec
 from msgspec import Meta
 
 from governor_workloads.errors import WorkloadError
+from governor_workloads.files import bounded_lines
 from governor_workloads.lengths import MAX_TOKENS, Tokens
 from governor_workloads.spec import Workload
-from governor_workloads.traces import Recorded, TraceOptions, bounded_lines, workload_of_trace
+from governor_workloads.traces import Recorded, TraceOptions, workload_of_trace
 
 BLOCK_TOKENS = 512
+MAX_LINE_BYTES = 1 << 20
 
 BlockId = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -48,7 +50,7 @@ def load_mooncake(path: Path, options: TraceOptions | None = None, seed: int = 0
 
 def _requests(path: Path) -> Iterator[Recorded]:
     decoder = msgspec.json.Decoder(_Line)
-    for number, text in enumerate(bounded_lines(path), start=1):
+    for number, text in enumerate(bounded_lines(path, MAX_LINE_BYTES), start=1):
         if not text:
             continue
         try:

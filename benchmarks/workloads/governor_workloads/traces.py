@@ -1,4 +1,4 @@
-"""What the loaders of recorded traces share: bounded reading, and what a trace does not hold."""
+"""What the loaders of recorded traces share: which part is taken, and what a trace has not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from msgspec import Meta
 from governor_workloads.arrivals import MAX_REQUESTS
 from governor_workloads.demands import Demands, draw_demands
 from governor_workloads.errors import WorkloadError
+from governor_workloads.files import read_json
 from governor_workloads.spec import Workload, WorkRequest
-
-MAX_LINE_BYTES = 1 << 20
 
 
 class TraceOptions(Demands, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,27 +54,13 @@ class Recorded(NamedTuple):
     prefix_blocks: tuple[int, ...] = ()
 
 
-def bounded_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, without their ends, one in memory at a time.
+def read_options(path: Path) -> TraceOptions:
+    """Options from a JSON file.
 
     Raises:
-        WorkloadError: the file cannot be read, is not UTF-8, or a line exceeds 1 MiB.
+        WorkloadError: the file cannot be read, is larger than 1 MiB, or holds no options.
     """
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    raise WorkloadError(
-                        f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes; "
-                        "this is no trace"
-                    )
-                yield line.decode().rstrip("\r\n")
-    except OSError as error:
-        raise WorkloadError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise WorkloadError(f"{path}, line {number}: not UTF-8; unpack the trace first") from None
+    return read_json(path, TraceOptions.of)
 
 
 def workload_of_trace(
@@ -149,9 +134,9 @@ def _taken(recorded: Iterable[Recorded], options: TraceOptions) -> Iterator[Reco
         time_s = item.time_s - origin_s - options.start_s
         if time_s < 0:
             continue
-        if count == options.max_requests or (
-            options.duration_s is not None and time_s >= options.duration_s
-        ):
+        if options.duration_s is not None and time_s >= options.duration_s:
             return
-        count += 1
         yield item._replace(time_s=time_s)
+        count += 1
+        if count == options.max_requests:
+            return

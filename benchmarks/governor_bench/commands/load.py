@@ -1,0 +1,137 @@
+"""``governor bench load``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from governor_bench.commands.output import finish, json_option, progress_bar
+from governor_bench.envelope import Stopwatch, envelope
+
+if TYPE_CHECKING:
+    from governor_workloads.spec import Workload
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
+
+
+@click.command("load")
+@click.option("--url", required=True, help="Base URL of the server, governed or stock.")
+@click.option("--mix", type=FILE, help="Synthetic workload: a mix file (JSON).")
+@click.option("--azure", type=FILE, help="Azure LLM inference trace 2023 (CSV).")
+@click.option("--mooncake", type=FILE, help="Mooncake trace (JSON lines).")
+@click.option("--trace-options", type=FILE, help="Part of a trace and synthetic demands (JSON).")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--time-scale", type=ABOVE_ZERO, default=1.0, show_default=True)
+@click.option("--duration", type=ABOVE_ZERO, help="End after this many s; cuts off the rest.")
+@click.option("--warm-up", type=click.FloatRange(min=0), default=0.0, help="Not judged, s.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many requests.")
+@click.option("--vocabulary", type=click.IntRange(min=4), default=2000, show_default=True)
+@click.option("--sparse", is_flag=True, help="Ask for the first and the last chunk only.")
+@click.option("--tier", type=click.Choice(["C", "E", "G"]), help="What kind of engine it is.")
+@json_option
+def bench_load(
+    url: str,
+    mix: Path | None,
+    azure: Path | None,
+    mooncake: Path | None,
+    trace_options: Path | None,
+    seed: int,
+    time_scale: float,
+    duration: float | None,
+    warm_up: float,
+    limit: int | None,
+    vocabulary: int,
+    sparse: bool,
+    tier: str | None,
+    json_path: str,
+) -> None:
+    """Run a workload against any server; durations are in the workload's clock."""
+    from governor_bench.load.measure import Unreachable, limited, measure
+
+    if not url.startswith(("http://", "https://")):
+        raise click.BadParameter("an address such as http://127.0.0.1:30000", param_hint="--url")
+    if duration is not None and warm_up >= duration:
+        raise click.BadParameter("must be shorter than --duration", param_hint="--warm-up")
+    workload = limited(_workload(mix, azure, mooncake, trace_options, seed), limit)
+    stopwatch = Stopwatch()
+    try:
+        with progress_bar() as progress:
+            result = measure(
+                url.rstrip("/"),
+                workload,
+                time_scale=time_scale,
+                duration_s=duration,
+                warm_up_s=warm_up,
+                stream=not sparse,
+                vocabulary=vocabulary,
+                progress=progress,
+            )
+    except Unreachable as error:
+        raise click.ClickException(str(error)) from None
+    source = mix or azure or mooncake
+    report = {
+        **result,
+        **envelope(
+            tier=tier or "unstated",
+            seeds=[seed],
+            arguments={
+                "url": url,
+                "source": source.name if source else "",
+                "time_scale": time_scale,
+                "duration_s": duration,
+                "warm_up_s": warm_up,
+                "limit": limit,
+                "vocabulary": vocabulary,
+                "sparse": sparse,
+            },
+            stopwatch=stopwatch,
+        ),
+    }
+    finish(
+        report,
+        json_path,
+        f"{report['description']}\n"
+        f"{report['requests']} requests judged, {report['failed']} failed, "
+        f"{report['unfinished']} cut off; goodput {report['goodput_tok_s']:.1f} of "
+        f"{report['throughput_tok_s']:.1f} tok/s; attainment {report['attainment']:.1%} "
+        f"(serial {report['serial_attainment']:.1%}, "
+        f"branching {report['branching_attainment']:.1%}); "
+        f"TTFT p50 {report['ttft_p50_s']:.3f} s, p99 {report['ttft_p99_s']:.3f} s; "
+        f"serial TPOT p50 {1e3 * report['serial_tpot_p50_s']:.1f} ms, "
+        f"p99 {1e3 * report['serial_tpot_p99_s']:.1f} ms",
+    )
+
+
+def _workload(
+    mix: Path | None,
+    azure: Path | None,
+    mooncake: Path | None,
+    trace_options: Path | None,
+    seed: int,
+) -> Workload:
+    from governor_workloads.azure import load_azure
+    from governor_workloads.errors import WorkloadError
+    from governor_workloads.generator import generate
+    from governor_workloads.mix import read_mix
+    from governor_workloads.mooncake import load_mooncake
+    from governor_workloads.traces import TraceOptions, read_options
+
+    try:
+        options = TraceOptions()
+        if mix is None and trace_options is not None:
+            options = read_options(trace_options)
+        match mix, azure, mooncake:
+            case Path() as path, None, None if trace_options is None:
+                return generate(read_mix(path), seed)
+            case None, Path() as path, None:
+                return load_azure(path, options, seed)
+            case None, None, Path() as path:
+                return load_mooncake(path, options, seed)
+    except WorkloadError as error:
+        raise click.UsageError(str(error)) from None
+    raise click.UsageError(
+        "give exactly one of --mix, --azure and --mooncake; --trace-options goes with the last two"
+    )

@@ -1,0 +1,205 @@
+"""``taper_plus``: TAPER with banked slack, a guard against collapse, and a floor on progress.
+
+Published TAPER lets one row decide for all: the batch's slack is that of the row whose next token
+is due first, so a row that a prefill has just delayed, or one that is late beyond help, parks
+everyone's branches, and a row that ran ahead gets no credit for it. Here
+
+*bank*   a request's slack counts from its first token: ahead of schedule it may lend time, behind
+         it must win it back (:mod:`controller_service.paces`);
+*guard*  the step's length is the one with the best goodput, counting the tokens of those requests
+         that it leaves able to keep their promise. A request that is lost anyway binds nobody, and
+         one that could only be saved by stopping everybody else is not;
+*floor*  branches may always add a small share to a step, whatever the slack, so that a wrong
+         prediction or an impossible target cannot starve them.
+
+Each is a switch. With all three off this is ``taper``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from governor_protos.limits import MAX_DURATION_S
+from governor_protos.messages import Band
+from msgspec import Meta
+
+from controller_service.groups import BaseSet, Index, base_set
+from controller_service.ledger import last_token_deadlines, tightest_slack_s
+from controller_service.orders import affordable_extras, one_band
+from controller_service.paces import LOST_S, Requests, banked_s, pace_limits_s, requests_of
+from controller_service.policies import eager
+from controller_service.policies.base import BranchPlan, NoConfig, PolicyKind
+from controller_service.policies.plans import park_rows
+from controller_service.predictors.base import Floats, StepLatencyPredictor
+from controller_service.state import F4, StepState
+
+MAX_CANDIDATES = 32
+"""Step lengths that are weighed against each other."""
+
+
+class TaperPlusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    bank: bool = True
+    """Slack counts from a request's first token, not from its last one."""
+    guard: bool = True
+    """The step's length is chosen by goodput, not by the tightest row."""
+    floor: Annotated[float, Meta(ge=0, le=1)] = 0.03
+    """Extra branches may always add this share of the step's time without them."""
+    rho: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """Share of the slack that extra rows may use."""
+    margin: Annotated[float, Meta(ge=0, lt=1)] = 0.02
+    """Share of a target that is kept back when slack is banked."""
+    recovery_tokens: Annotated[float, Meta(ge=1, le=4096)] = 24.0
+    """Tokens within which a request that fell behind wins the time back."""
+    least_remaining: Annotated[float, Meta(ge=1, le=4096)] = 32.0
+    """A request is expected to go on for as many tokens as it has, and at least for these."""
+
+
+def decide(
+    state: StepState, predictor: StepLatencyPredictor, config: TaperPlusConfig
+) -> BranchPlan:
+    if not predictor.fitted:
+        return eager.decide(state, predictor, NoConfig())
+    deadlines = last_token_deadlines(state)
+    base = base_set(state, deadlines)
+    requests = requests_of(state, extra_mask(state, base))
+    remaining = np.maximum(requests.tokens, config.least_remaining)
+    if not config.bank:
+        limits = _last_token_limits(state, deadlines, requests)
+        return choose(state, predictor, base, requests, limits, remaining, config)
+    limits = pace_limits_s(
+        requests,
+        banked_s(requests, config.margin),
+        remaining,
+        config.recovery_tokens,
+        config.margin,
+        predictor.predict(base.rows, base.context_tokens) + state.prefill_per_token_s * base.rows,
+    )
+    return choose(state, predictor, base, requests, limits, remaining, config)
+
+
+def choose(
+    state: StepState,
+    predictor: StepLatencyPredictor,
+    base: BaseSet,
+    requests: Requests,
+    limits: Floats,
+    remaining: Floats,
+    config: TaperPlusConfig,
+) -> BranchPlan:
+    """Admit extra rows, shortest context first, up to the step length that suits the requests.
+
+    Args:
+        limits: pace limit of each request, seconds per token, ``LOST_S`` where lost.
+        remaining: tokens that each request is expected to produce still.
+    """
+    extras = base.extras
+    ranking: Index = extras[state.context_tokens[extras].argsort(kind="stable")]
+    context = np.concatenate([[0.0], state.context_tokens[ranking].cumsum(dtype=np.float64)])
+    rows = base.rows + np.arange(len(ranking) + 1.0)
+    step_s = predictor.predict(rows, base.context_tokens + context)
+    # What a user waits between two tokens: the step, and the prefill that comes with it.
+    wait_s = step_s + state.prefill_per_token_s * rows if config.bank else step_s
+    limits = np.where(limits > wait_s[0], wait_s[0] + config.rho * (limits - wait_s[0]), limits)
+    if config.guard:
+        fresh = requests.target_s * (1.0 - config.margin * config.bank)
+        admitted = _best_goodput(wait_s, requests, limits, fresh, remaining)
+    else:
+        admitted = _fits(wait_s, float(limits.min(initial=np.inf)))
+    admitted = max(admitted, _fits(step_s, (1.0 + config.floor) * float(step_s[0])))
+    slack_s = float(limits.min(initial=np.inf, where=limits > LOST_S))
+    return park_rows(
+        state,
+        predictor,
+        ranking[admitted:],
+        base,
+        min(slack_s, MAX_DURATION_S),
+        budget_s=float(step_s[admitted]),
+    )
+
+
+def _fits(wait_s: Floats, limit_s: float) -> int:
+    """Extra rows that keep a step within ``limit_s``."""
+    return max(0, int(wait_s.searchsorted(limit_s, side="right")) - 1)
+
+
+def _best_goodput(
+    wait_s: Floats, requests: Requests, limits: Floats, fresh: Floats, remaining: Floats
+) -> int:
+    """Extra rows to admit: the step length with the most tokens per second that will count.
+
+    A token counts if its request can keep its promise at this pace, and with it the tokens that
+    would be lost along with the promise: those that the request has, spread over those to come.
+
+    That sum sees this step only, and would give up a class of users as soon as enough of them are
+    late, and with them all who come after. So no step is longer than a newcomer of any class that
+    can be served at all may wait, unless everybody has time banked.
+    """
+    most = len(wait_s) - 1
+    if not most:
+        return 0
+    serial = requests.extra_rows + requests.mandatory_rows <= 1
+    most = min(most, _fits(wait_s, _longest_wait_s(wait_s[0], limits[serial], fresh[serial])))
+    edges = wait_s.searchsorted(limits[serial], side="right") - 1
+    candidates = np.unique(np.concatenate([[0, most], np.clip(edges, 0, most)]))
+    if len(candidates) > MAX_CANDIDATES:
+        candidates = candidates[np.linspace(0, len(candidates) - 1, MAX_CANDIDATES).astype(int)]
+    length = wait_s[candidates]
+    # Admission follows context, not groups, so each group gets its share.
+    share = candidates / (len(wait_s) - 1)
+    rows = requests.mandatory_rows[:, None] + requests.extra_rows[:, None] * share
+    kept = rows * limits[:, None] >= length
+    worth = 1.0 + requests.tokens / remaining
+    rate = (worth[:, None] * rows * kept).sum(axis=0) / length
+    best = len(rate) - 1 - int(rate[::-1].argmax())
+    return int(candidates[best])
+
+
+def _longest_wait_s(shortest_s: float, limits: Floats, fresh: Floats) -> float:
+    """No serial user who can be served at all waits longer than this for a token."""
+    newcomers = float(fresh.min(initial=np.inf, where=fresh >= shortest_s))
+    present = float(limits.min(initial=np.inf, where=limits > LOST_S))
+    return max(newcomers, present)
+
+
+def extra_mask(state: StepState, base: BaseSet) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Rows that are extra branches, shape ``(rows,)``."""
+    mask = np.zeros(state.rows, dtype=np.bool_)
+    mask[base.extras] = True
+    return mask
+
+
+def _last_token_limits(state: StepState, deadlines: F4, requests: Requests) -> Floats:
+    """Each request's tightest deadline by the published rule; infinite if all rows were deferred."""
+    limits = np.full(len(requests.tokens), np.inf)
+    binding = state.running & ~state.deferred
+    alone = state.running & (state.group_id == 0)
+    serial = int(np.count_nonzero(alone))
+    limits[:serial] = np.where(binding[alone], deadlines[alone], np.inf)
+    members = (binding & ~alone).nonzero()[0]
+    where = serial + requests.group_id[serial:].searchsorted(state.group_id[members])
+    np.minimum.at(limits, where, deadlines[members])
+    return limits
+
+
+def _orders(
+    state: StepState, predictor: StepLatencyPredictor, config: TaperPlusConfig, max_rows: int
+) -> list[Band]:
+    """For each batch size, the extra rows that published TAPER would afford."""
+    if not predictor.fitted:
+        return one_band(max_rows)
+    slack_s = tightest_slack_s(state, last_token_deadlines(state))
+    return affordable_extras(
+        state, predictor, max_rows, lambda t0: t0 + config.rho * np.maximum(slack_s - t0, 0.0)
+    )
+
+
+TAPER_PLUS = PolicyKind(
+    "taper_plus",
+    decide,
+    TaperPlusConfig,
+    orders=_orders,
+    usage="taper_plus:floor=0.1,margin=0.05",
+    summary="taper with banked slack, a guard against collapse, and a floor on progress",
+)
