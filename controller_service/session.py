@@ -12,11 +12,11 @@ from governor_protos import encode
 from governor_protos.limits import MAX_DURATION_S
 from governor_protos.messages import Band, Decision, Hello, Snapshot, StepFeedback, StepKind
 
-from controller_service.prefill_share import PrefillShare
 from controller_service.observe.stats import OutcomeCounts
 from controller_service.orders import one_band
 from controller_service.policies.base import BranchPlan, Policy
 from controller_service.predictors.base import LEAST_LATENCY_S, StepLatencyPredictor, StepSample
+from controller_service.prefill_share import PrefillShare
 from controller_service.records import DecisionRecord, StepLog
 from controller_service.replanning import Planner
 from controller_service.state import StepState

@@ -13,7 +13,6 @@ import msgspec
 from governor_profiles import load_profile
 
 from governor_bench.processes import ManagedProcess, free_port, get_json
-from sglang_patch.emulated.attention import NAME as ATTENTION_BACKEND
 from sglang_patch.emulated.model_folder import write_model_folder
 
 
@@ -94,7 +93,7 @@ class _Engine(ManagedProcess):
             [
                 *(sys.executable, "-m", "sglang.launch_server"),
                 *("--model-path", str(model), "--host", "127.0.0.1", "--port", str(port)),
-                *("--device", "cpu", "--dtype", "float32"),
+                *("--device", "cpu", "--dtype", "float32", "--attention-backend", "torch_native"),
                 *(() if overlap else ("--disable-overlap-schedule",)),
                 *arguments,
             ],
@@ -140,7 +139,7 @@ class CpuEngine(_Engine):
             governor=governor or {},
             overlap=overlap,
             arguments=(
-                *("--attention-backend", "torch_native", "--log-level", "info"),
+                *("--log-level", "info"),
                 *_unless_given(arguments, "--max-total-tokens", "32768"),
                 *arguments,
             ),
@@ -150,19 +149,14 @@ class CpuEngine(_Engine):
 
 
 class EmulatedEngine(_Engine):
-    """Stock SGLang whose steps last as long as a named GPU's would; see docs/emulated-engine.md.
-
-    It takes and returns token ids only.
+    """Stock SGLang whose steps last as long as a GPU's would, on token ids.
 
     Args:
         folder: for the log and the generated model folder.
         profile: name or file of the step-time profile; it also sets the KV capacity.
         scale: every step lasts this many times what the profile says.
-        governor: ``GOVERNOR_*`` settings without the prefix; empty runs the stock scheduler.
-        overlap: which scheduler loop.
         max_running_requests: rows that a batch may hold.
-        arguments: further arguments of the server.
-        environment: further variables.
+        governor, overlap, arguments, environment: as for :class:`CpuEngine`.
 
     Raises:
         ProfileError: there is no such profile or its file is wrong.
@@ -186,15 +180,11 @@ class EmulatedEngine(_Engine):
         super().__init__(
             folder,
             write_model_folder(folder / "emulated-model"),
-            governor={
-                "EMULATED_PROFILE": str(profile),
-                "EMULATED_SCALE": str(scale),
-                **(governor or {}),
-            },
+            governor={"EMULATED_PROFILE": str(profile), "EMULATED_SCALE": str(scale)}
+            | dict(governor or {}),
             overlap=overlap,
             arguments=(
-                *("--load-format", "dummy", "--skip-tokenizer-init"),
-                *("--attention-backend", ATTENTION_BACKEND),
+                *("--load-format", "dummy", "--skip-tokenizer-init", "--sleep-on-idle"),
                 *("--max-running-requests", str(max_running_requests)),
                 *_unless_given(arguments, "--max-total-tokens", str(self.profile.kv_tokens)),
                 *_unless_given(arguments, "--log-level", "warning"),
@@ -206,5 +196,4 @@ class EmulatedEngine(_Engine):
 
 
 def _unless_given(arguments: Sequence[str], name: str, value: str) -> tuple[str, ...]:
-    """A default of ours for a server argument that the caller may set."""
     return () if name in arguments else (name, value)

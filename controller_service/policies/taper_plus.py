@@ -97,7 +97,7 @@ def choose(
     extras = base.extras
     ranking: Index = extras[state.context_tokens[extras].argsort(kind="stable")]
     context = np.concatenate([[0.0], state.context_tokens[ranking].cumsum(dtype=np.float64)])
-    rows = base.rows + np.arange(len(ranking) + 1.0)
+    rows = base.rows + np.arange(len(ranking) + 1, dtype=np.float64)
     step_s = predictor.predict(rows, base.context_tokens + context)
     # What a user waits between two tokens: the step, and the prefill that comes with it.
     wait_s = step_s + state.prefill_per_token_s * rows if config.bank else step_s

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sglang_patch.emulated import attention, runtime
+from sglang_patch.emulated import runtime
 from sglang_patch.emulated.waiting import DeviceEvent, wait_until
+from sglang_patch.errors import ConfigurationError
 from sglang_patch.seams.hooks import Hook, require_applied
 
 if TYPE_CHECKING:
@@ -18,13 +19,38 @@ MODEL_PACKAGE = "sglang_patch.emulated.models"
 MODEL_PACKAGE_VARIABLE = "SGLANG_EXTERNAL_MODEL_PACKAGE"
 
 _SCHEDULER = "sglang.srt.managers.scheduler.Scheduler."
+_LAUNCHER = frozenset({"launcher"})
 _IN_SCHEDULER = frozenset({"scheduler"})
 
 
 def prepare() -> None:
-    """Offer the model and its attention backend to SGLang, in this process and its children."""
+    """Offer the emulated model to SGLang, in this process and its children."""
     os.environ.setdefault(MODEL_PACKAGE_VARIABLE, MODEL_PACKAGE)
-    attention.register()
+
+
+def after_check_server_args(returned: Any, server_args: Any) -> None:
+    """Launcher: check the hooks, and refuse what is not emulated.
+
+    Raises:
+        ConfigurationError: naming the option.
+    """
+    require_applied("launcher")
+    if server_args.speculative_algorithm is not None:
+        raise ConfigurationError("the emulated device runs no drafts: omit --speculative-algorithm")
+
+
+def after_create_tokenized_object(
+    tokenized: Any, manager: Any, obj: Any, *args: Any, **kwargs: Any
+) -> None:
+    """Refuse log-probabilities of the prompt: the emulated model has none.
+
+    Raises:
+        ValueError: which SGLang answers with HTTP 400.
+    """
+    if getattr(tokenized, "return_logprob", False) and tokenized.logprob_start_len != -1:
+        raise ValueError(
+            "logprob_start_len: log-probabilities of the prompt are not emulated; leave it out"
+        )
 
 
 def around_run_batch(
@@ -69,6 +95,20 @@ def after_pull_raw_reqs(requests: list[Any] | None, receiver: Any) -> None:
 
 
 HOOKS = (
+    Hook(
+        "sglang.srt.server_args.ServerArgs.check_server_args",
+        after_check_server_args,
+        "after",
+        ("self",),
+        _LAUNCHER,
+    ),
+    Hook(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object",
+        after_create_tokenized_object,
+        "after",
+        ("self", "obj"),
+        _LAUNCHER,
+    ),
     Hook(_SCHEDULER + "run_batch", around_run_batch, "around", ("self", "batch"), _IN_SCHEDULER),
     Hook(
         _SCHEDULER + "init_request_dispatcher",

@@ -7,7 +7,7 @@ wrong token, a wrong position or a swapped row changes every token after it.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 VOCAB_SIZE = 2048
 FIRST_TOKEN = 9
@@ -17,15 +17,13 @@ _MODULUS = 2039
 _FACTOR = 1103
 _STEP = 577
 
-Tokens = TypeVar("Tokens")
-"""One int, or a torch tensor of 64-bit ints, element by element."""
 
+def next_token(token: Any, position: Any) -> Any:
+    """Successor of ``token`` at ``position``, counted from 0; in [FIRST_TOKEN, VOCAB_SIZE).
 
-def next_token(token: Tokens, position: Tokens) -> Tokens:
-    """Successor of ``token`` at ``position``, counted from 0; in [FIRST_TOKEN, VOCAB_SIZE)."""
-    mixed = token * _FACTOR + position * _STEP  # type: ignore[operator]
-    successor: Tokens = mixed % _MODULUS + FIRST_TOKEN
-    return successor
+    Takes ints, or 64-bit integer tensors element by element.
+    """
+    return (token * _FACTOR + position * _STEP) % _MODULUS + FIRST_TOKEN
 
 
 def continuation(prompt: list[int], tokens: int) -> list[int]:

@@ -39,6 +39,11 @@ class PrefillBatch(msgspec.Struct, frozen=True):
     def prefill_tokens(self) -> int:
         return sum(self.tokens)
 
+    @property
+    def costly_tokens(self) -> int:
+        """Without the one token of each prompt that was cached: to the device, that is a row."""
+        return sum(tokens for tokens in self.tokens if tokens > 1)
+
 
 class Batcher:
     """The scheduler's queues and rules."""

@@ -140,15 +140,16 @@ class SimulatedEngine:
         parked: list[SimRow] = []
         if prefill is not None:
             kind, rows, prefill_tokens = StepKind.PREFILL, prefill.rows, prefill.prefill_tokens
+            costly_tokens = prefill.costly_tokens
             self._joining = [row for row in rows if row is not batcher.chunked]
         else:
             if not batcher.running:
                 return None
             rows, parked = self._decode(park)
-            kind, prefill_tokens = StepKind.DECODE, 0
+            kind, prefill_tokens, costly_tokens = StepKind.DECODE, 0, 0
         self._number += 1
         context = sum([row.context_tokens for row in rows])
-        seconds = self._profile.step_s(len(rows), context, prefill_tokens)
+        seconds = self._profile.step_s(len(rows), context, costly_tokens)
         planned_s = self.now_s + self._host.plan(len(rows))
         start_s = max(planned_s, self._device_free_s)
         if self._in_flight is not None:

@@ -7,6 +7,7 @@ from importlib import metadata
 import click
 import pytest
 from click.testing import CliRunner
+from governor_protos import OURS
 
 from controller_service.cli import main
 from controller_service.config import ConfigError, ControllerConfig, load_config

@@ -1,0 +1,102 @@
+"""The shipped profiles, and files of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from governor_profiles import ProfileError, load_profile, profile_names
+from governor_profiles.library import MAX_FILE_BYTES
+
+VALID: dict[str, Any] = {
+    "name": "mine",
+    "source": "a stopwatch",
+    "measured": True,
+    "fixed_s": 0.005,
+    "row_s": 0,
+    "context_token_s": 0,
+    "prefill_token_s": 0,
+    "draft_token_s": 0,
+    "kv_tokens": 100,
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    path = folder / "mine.json"
+    path.write_bytes(msgspec.json.encode({**VALID, **changes}))
+    return path
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_shipped_profile_loads_and_states_its_source(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.name == name
+    assert "KV capacity" in profile.source
+    assert f"= {profile.kv_tokens}." in profile.source
+    assert profile.measured or profile.error_pct is not None
+    assert f"{profile.prefill_token_s * 1e6:.1f} us per token" in profile.source
+
+
+@pytest.mark.parametrize(
+    ("name", "step_ms"),
+    [
+        ("qwen3-32b-8xh200-taper", 6.99 + 0.0394 * 100 + 0.0000143 * 100_000),
+        ("qwen3-32b-h200", 16.64 + 0.0662 * 100 + 0.0000578 * 100_000),
+        ("qwen3-32b-8xh200", 4.76 + 0.0183 * 100 + 0.0000074 * 100_000),
+        ("qwen3-32b-8xa100", 9.72 + 0.0388 * 100 + 0.0000359 * 100_000),
+        ("llama-3.1-8b-h200", 4.77 + 0.0167 * 100 + 0.0000285 * 100_000),
+        ("llama-3.1-8b-a100", 11.28 + 0.0454 * 100 + 0.00008 * 100_000),
+        ("llama-2-7b-a100", 14.13 + 0.024 * 100 + 0.000324 * 100_000),
+    ],
+)
+def test_shipped_values(name: str, step_ms: float) -> None:
+    assert load_profile(name).step_s(100, 100_000) * 1e3 == pytest.approx(step_ms)
+
+
+@pytest.mark.parametrize(
+    ("name", "step_ms"), [("qwen3-32b-8xh200", 16.8), ("qwen3-32b-8xa100", 45.2)]
+)
+def test_prefill_costs_reproduce_the_mixed_step(name: str, step_ms: float) -> None:
+    step_s = load_profile(name).step_s(32, 32 * 1024, prefill_tokens=512)
+    assert step_s * 1e3 == pytest.approx(step_ms, abs=0.05)
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    assert load_profile(write(tmp_path)).step_s(4, 400) == 0.005
+    assert load_profile(str(write(tmp_path, error_pct=3))).error_pct == 3
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ProfileError, match=r"did you mean 'qwen3-32b-h200'.*llama-2-7b-a100"):
+        load_profile("qwen3-32b-h20")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fixed_s": 0}, r"fixed_s"),
+        ({"fixed_s": 1e300}, r"fixed_s"),
+        ({"row_s": -1}, r"row_s"),
+        ({"kv_tokens": "many"}, r"kv_tokens"),
+        ({"speed": 1}, r"unknown field `speed`"),
+        ({"grid": {"rows": [1], "context_tokens": [1, 2], "seconds": [[1, 1]]}}, r"grid\.rows"),
+        (
+            {"grid": {"rows": [1, 2], "context_tokens": [1, 2], "seconds": [[1, 2], [1, 1.5]]}},
+            r"falls as rows",
+        ),
+    ],
+)
+def test_a_bad_file_names_the_field(tmp_path: Path, changes: Any, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        load_profile(write(tmp_path, **changes))
+
+
+def test_missing_and_oversized_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"nowhere\.json: cannot be read"):
+        load_profile(tmp_path / "nowhere.json")
+    large = tmp_path / "large.json"
+    large.write_bytes(b" " * (MAX_FILE_BYTES + 1))
+    with pytest.raises(ProfileError, match="larger than"):
+        load_profile(large)
