@@ -65,9 +65,10 @@ def decide(
     base = base_set(state, deadlines)
     requests = requests_of(state, extra_mask(state, base))
     remaining = np.maximum(requests.tokens, config.least_remaining)
+    worth = 1.0 + requests.tokens / remaining
     if not config.bank:
         limits = _last_token_limits(state, deadlines, requests)
-        return choose(state, predictor, base, requests, limits, remaining, config)
+        return choose(state, predictor, base, requests, limits, worth, config)
     limits = pace_limits_s(
         requests,
         banked_s(requests, config.margin),
@@ -76,7 +77,7 @@ def decide(
         config.margin,
         predictor.predict(base.rows, base.context_tokens) + state.prefill_per_token_s * base.rows,
     )
-    return choose(state, predictor, base, requests, limits, remaining, config)
+    return choose(state, predictor, base, requests, limits, worth, config)
 
 
 def choose(
@@ -85,14 +86,15 @@ def choose(
     base: BaseSet,
     requests: Requests,
     limits: Floats,
-    remaining: Floats,
+    worth: Floats,
     config: TaperPlusConfig,
 ) -> BranchPlan:
     """Admit extra rows, shortest context first, up to the step length that suits the requests.
 
     Args:
         limits: pace limit of each request, seconds per token, ``LOST_S`` where lost.
-        remaining: tokens that each request is expected to produce still.
+        worth: what a token of each request counts for if the promise can be kept: the tokens that
+            would be lost with it count along.
     """
     extras = base.extras
     ranking: Index = extras[state.context_tokens[extras].argsort(kind="stable")]
@@ -104,7 +106,7 @@ def choose(
     limits = np.where(limits > wait_s[0], wait_s[0] + config.rho * (limits - wait_s[0]), limits)
     if config.guard:
         fresh = requests.target_s * (1.0 - config.margin * config.bank)
-        admitted = _best_goodput(wait_s, requests, limits, fresh, remaining)
+        admitted = _best_goodput(wait_s, requests, limits, fresh, worth)
     else:
         admitted = _fits(wait_s, float(limits.min(initial=np.inf)))
     admitted = max(admitted, _fits(step_s, (1.0 + config.floor) * float(step_s[0])))
@@ -125,12 +127,11 @@ def _fits(wait_s: Floats, limit_s: float) -> int:
 
 
 def _best_goodput(
-    wait_s: Floats, requests: Requests, limits: Floats, fresh: Floats, remaining: Floats
+    wait_s: Floats, requests: Requests, limits: Floats, fresh: Floats, worth: Floats
 ) -> int:
     """Extra rows to admit: the step length with the most tokens per second that will count.
 
-    A token counts if its request can keep its promise at this pace, and with it the tokens that
-    would be lost along with the promise: those that the request has, spread over those to come.
+    A token counts if its request can keep its promise at this pace.
 
     That sum sees this step only, and would give up a class of users as soon as enough of them are
     late, and with them all who come after. So no step is longer than a newcomer of any class that
@@ -150,7 +151,6 @@ def _best_goodput(
     share = candidates / (len(wait_s) - 1)
     rows = requests.mandatory_rows[:, None] + requests.extra_rows[:, None] * share
     kept = rows * limits[:, None] >= length
-    worth = 1.0 + requests.tokens / remaining
     rate = (worth[:, None] * rows * kept).sum(axis=0) / length
     best = len(rate) - 1 - int(rate[::-1].argmax())
     return int(candidates[best])
@@ -171,7 +171,7 @@ def extra_mask(state: StepState, base: BaseSet) -> np.ndarray[tuple[int], np.dty
 
 
 def _last_token_limits(state: StepState, deadlines: F4, requests: Requests) -> Floats:
-    """Each request's tightest deadline by the published rule; infinite if all rows were deferred."""
+    """Each request's tightest deadline by the published rule; infinite if all were deferred."""
     limits = np.full(len(requests.tokens), np.inf)
     binding = state.running & ~state.deferred
     alone = state.running & (state.group_id == 0)

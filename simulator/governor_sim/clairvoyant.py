@@ -1,0 +1,91 @@
+"""The clairvoyant bound: the best that is known to be possible with perfect knowledge.
+
+``taper_plus``'s rule with nothing to guess: it is given the profile's own step time and what every
+request has still to produce, so it spends banked time to the last token, knows who is lost, and
+keeps half the margin. When requests will come, and the prefill that they bring, it does not know
+either. Not a bound in the sense of a proof: the best policy that could be written down with
+knowledge that no controller has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from governor_profiles import StepProfile
+
+from controller_service.groups import base_set
+from controller_service.ledger import last_token_deadlines
+from controller_service.paces import banked_s, pace_limits_s, requests_of
+from controller_service.policies.base import BranchPlan, Policy, PolicyKind
+from controller_service.policies.taper_plus import TaperPlusConfig, choose, extra_mask
+from controller_service.predictors.base import StepLatencyPredictor, StepSample, V
+from controller_service.state import StepState
+
+NAME = "clairvoyant"
+CONFIG = TaperPlusConfig(floor=0.0, margin=0.01, recovery_tokens=64.0)
+MOST_ALONG = 2.0
+"""Tokens that may count along with one; without a bound, a request one token before its end and
+a moment late would stop everybody else."""
+
+
+class TruePredictor:
+    """A profile as a predictor: knows, and learns nothing.
+
+    Args:
+        profile: must be linear in rows and context.
+
+    Raises:
+        ValueError: the profile is a measured grid.
+    """
+
+    name = "true"
+    fitted = True
+    version = 0
+
+    def __init__(self, profile: StepProfile) -> None:
+        if profile.grid is not None:
+            raise ValueError(f"profile {profile.name}: the clairvoyant bound needs a linear one")
+        self._profile = profile
+
+    def predict(self, rows: V, context_tokens: V, prefill_tokens: float = 0.0) -> V:
+        profile = self._profile
+        fixed = profile.fixed_s + profile.prefill_token_s * prefill_tokens
+        return fixed + profile.row_s * rows + profile.context_token_s * context_tokens
+
+    def observe(self, sample: StepSample) -> None:
+        """There is nothing to learn."""
+
+    def refit_due(self, now_s: float) -> bool:
+        return False
+
+    def refit(self, now_s: float) -> None:
+        """There is nothing to learn."""
+
+    def coefficients(self) -> Mapping[str, float]:
+        return {}
+
+
+def decide(
+    state: StepState, predictor: StepLatencyPredictor, config: TaperPlusConfig
+) -> BranchPlan:
+    base = base_set(state, last_token_deadlines(state))
+    requests = requests_of(state, extra_mask(state, base))
+    remaining = np.maximum(requests.remaining_tokens, 1.0)
+    worth = 1.0 + np.minimum(requests.tokens / remaining, MOST_ALONG)
+    shortest_s = predictor.predict(float(base.rows), float(base.context_tokens))
+    limits = pace_limits_s(
+        requests,
+        banked_s(requests, config.margin),
+        remaining,
+        config.recovery_tokens,
+        config.margin,
+        fastest_s=shortest_s + state.prefill_per_token_s * base.rows,
+    )
+    return choose(state, predictor, base, requests, limits, worth, config)
+
+
+def clairvoyant() -> Policy:
+    """The bound as a policy. Use it with :class:`TruePredictor`."""
+    kind = PolicyKind(NAME, decide, TaperPlusConfig)
+    return Policy(kind, CONFIG, NAME)
