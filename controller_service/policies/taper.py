@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+from governor_protos.limits import MAX_DURATION_S
 from governor_protos.messages import Band
 from msgspec import Meta
 
@@ -46,6 +47,8 @@ class TaperConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """U(k) = k, log1p(k) or k * priority; k counts a request's admitted extra rows."""
     rho: Annotated[float, Meta(ge=0, le=1)] = 0.8
     """Share of the slack that extra rows may use."""
+    slack: bool = True
+    """Whether there is a budget at all; without one every row advances (TAPER's ablation)."""
 
 
 def decide(state: StepState, predictor: StepLatencyPredictor, config: TaperConfig) -> BranchPlan:
@@ -61,6 +64,8 @@ def decide(state: StepState, predictor: StepLatencyPredictor, config: TaperConfi
 
 
 def _budget(baseline_s: V, slack_s: float, config: TaperConfig) -> V:
+    if not config.slack:
+        return baseline_s + MAX_DURATION_S
     spare = slack_s - baseline_s
     budget: V = baseline_s + config.rho * np.maximum(spare, 0.0)
     return budget

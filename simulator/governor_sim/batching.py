@@ -89,12 +89,15 @@ class Batcher:
                 break
             if not self._admit(self.waiting[0], batch, room):
                 break
+            if room.promised_tokens >= self.kv.reachable_tokens:
+                self._is_full = True
+                break
         return batch if batch.rows else None
 
     def make_room(self) -> None:
         """Before a decode step: retract rows until one more token for each fits."""
         if len(self.running) <= self.kv.reachable_tokens:
-            self._ratio = max(self._ratio - RATIO_STEP, LEAST_RATIO)
+            self.relax()
             return
         order = sorted(
             self.running, key=lambda row: (row.output_tokens, -row.prompt_tokens), reverse=True
@@ -102,6 +105,7 @@ class Batcher:
         while len(order) > 1:
             row = order.pop()
             self.kv.release(row)
+            row.retracted = True
             self.retractions += 1
             self.waiting.append(row)
             if len(order) <= self.kv.reachable_tokens:
@@ -113,15 +117,20 @@ class Batcher:
         wanted = sum(row.max_new_tokens for row in self.running)
         self._ratio = min(1.0, (decoded + RETRACT_STEPS * len(self.running)) / (wanted + 1))
 
+    def relax(self) -> None:
+        """A decode step fitted: expect a little less growth from here on."""
+        self._ratio = max(self._ratio - RATIO_STEP, LEAST_RATIO)
+
     def expected_growth(self) -> float:
         """Tokens that the running rows are expected to need still."""
         ratio = self._ratio
-        return ratio * sum(
-            min(row.max_new_tokens - row.output_tokens, CLIP_MAX_NEW_TOKENS) for row in self.running
-        )
+        return ratio * sum([_growth(row) for row in self.running])
 
     def _continue_chunk(self, row: SimRow, batch: PrefillBatch, room: _Room) -> None:
-        tokens = min(row.length - row.prefilled_tokens, room.chunk_tokens)
+        free = int(self.kv.reachable_tokens - room.promised_tokens)
+        # Left out of the batch, it would keep what it holds for good.
+        most = min(room.chunk_tokens, free) if free > 0 else room.chunk_tokens
+        tokens = min(row.length - row.prefilled_tokens, most)
         if row.prefilled_tokens + tokens >= row.length:
             self.chunked = None
         self._add(row, tokens, batch, room)
@@ -129,7 +138,7 @@ class Batcher:
     def _admit(self, row: SimRow, batch: PrefillBatch, room: _Room) -> bool:
         _, hit = self.kv.match(row)
         missing = row.length - hit
-        growth = min(row.max_new_tokens - row.output_tokens, CLIP_MAX_NEW_TOKENS)
+        growth = _growth(row)
         if missing + growth + 1 >= self.kv.reachable_tokens - room.promised_tokens:
             self._is_full = True
             return False
@@ -140,11 +149,10 @@ class Batcher:
             self._is_full = True
             return False
         self.waiting.popleft()
+        row.retracted = False
         tokens = min(missing, room.chunk_tokens)
         if tokens < missing:
             self.chunked = row
-        else:
-            room.promised_tokens += growth + 1
         self._add(row, tokens, batch, room)
         return True
 
@@ -156,6 +164,7 @@ class Batcher:
         batch.tokens.append(tokens)
         room.chunk_tokens -= tokens
         room.input_tokens -= tokens
+        room.promised_tokens += 1 if row is self.chunked else 1 + _growth(row)
 
 
 class _Room:
@@ -170,3 +179,8 @@ class _Room:
     @property
     def open(self) -> bool:
         return self.chunk_tokens > 0 and self.input_tokens > 0
+
+
+def _growth(row: SimRow) -> int:
+    """Tokens that admission expects a row to produce still."""
+    return max(0, min(row.max_new_tokens - row.output_tokens, CLIP_MAX_NEW_TOKENS))

@@ -7,45 +7,19 @@ runs, so it learns of a row's last token one step late and runs that row once mo
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from dataclasses import dataclass
-from typing import Protocol
-
 from governor_profiles import StepProfile
-from governor_protos.limits import MAX_COUNT
-from governor_protos.messages import RowFlag, StepKind
+from governor_protos.messages import StepKind
 
+from governor_sim.arrivals import Arrivals
 from governor_sim.batching import Batcher
 from governor_sim.link import VirtualLink
+from governor_sim.reporting import Reporter
 from governor_sim.rows import SimRow
-from governor_sim.steps import StepSeries
+from governor_sim.steps import RunningStep, StepSeries
 from governor_sim.timing import HostTimes
+from governor_sim.users import Audience
 from sglang_patch.governor import EngineGovernor
-from sglang_patch.requests import GROUP_KEY
-from sglang_patch.rows import RowRecord, RowTable
 from sglang_patch.steps import LaunchedStep
-
-_UNBORN = RowFlag.UNBORN.value
-WAITING_SEEN = 1024
-
-
-class Audience(Protocol):
-    """Whoever receives tokens."""
-
-    def tokens(self, row: SimRow, at_s: float) -> None: ...
-
-    def row_finished(self, row: SimRow, at_s: float) -> None: ...
-
-
-@dataclass(slots=True)
-class _Step:
-    number: int
-    kind: StepKind
-    rows: list[SimRow]
-    end_s: float
-    unfinished: SimRow | None = None
-    """The row whose prefill goes on in a later step."""
 
 
 class SimulatedEngine:
@@ -77,14 +51,14 @@ class SimulatedEngine:
         self._batcher = batcher
         self._governor = governor
         self._link = link
+        self._reporter = None if governor is None else Reporter(governor, batcher)
         self._host = host
         self._overlap = overlap
         self._audience: Audience | None = None
-        self._arrivals: list[tuple[float, int, list[SimRow]]] = []
-        self._order = itertools.count()
+        self._arrivals = Arrivals()
         self._number = 0
         self._device_free_s = 0.0
-        self._in_flight: _Step | None = None
+        self._in_flight: RunningStep | None = None
         self._joining: list[SimRow] = []
 
     def attach(self, audience: Audience) -> None:
@@ -92,7 +66,7 @@ class SimulatedEngine:
 
     def send(self, at_s: float, rows: list[SimRow]) -> None:
         """Let ``rows`` reach the waiting queue at ``at_s``."""
-        heapq.heappush(self._arrivals, (at_s, next(self._order), rows))
+        self._arrivals.push(at_s, rows)
 
     def run(self, until_s: float) -> None:
         """Work until ``until_s`` or until all is done."""
@@ -102,12 +76,13 @@ class SimulatedEngine:
     def _turn(self) -> bool:
         """One iteration of the loop; False when nothing is left."""
         batcher = self._batcher
-        self._take_arrivals()
+        batcher.waiting.extend(self._arrivals.take(self.now_s))
         busy = not batcher.idle or self._in_flight is not None or bool(self._joining)
         if not busy:
-            if not self._arrivals:
+            next_s = self._arrivals.next_s
+            if next_s is None:
                 return False
-            self.now_s = max(self.now_s, self._arrivals[0][0])
+            self.now_s = max(self.now_s, next_s)
             batcher.reset()
             return True
         governor, link = self._governor, self._link
@@ -125,13 +100,11 @@ class SimulatedEngine:
             self._in_flight, before = None, launched
         if before is not None:
             self._process(before)
+        elif launched is None and not batcher.idle:
+            raise RuntimeError("requests wait and nothing runs: the batching rules are at odds")
         return True
 
-    def _take_arrivals(self) -> None:
-        while self._arrivals and self._arrivals[0][0] <= self.now_s:
-            self._batcher.waiting.extend(heapq.heappop(self._arrivals)[2])
-
-    def _launch(self, park: frozenset[str]) -> _Step | None:
+    def _launch(self, park: frozenset[str]) -> RunningStep | None:
         batcher = self._batcher
         batcher.running.extend(self._joining)
         self._joining = []
@@ -155,15 +128,22 @@ class SimulatedEngine:
         if self._in_flight is not None:
             self.host_limited_s += start_s - self._device_free_s
         end_s = self._device_free_s = start_s + seconds
-        step = _Step(self._number, kind, rows, end_s, batcher.chunked if prefill else None)
-        extra = self._report(step, parked, context, prefill_tokens, planned_s)
+        step = RunningStep(self._number, kind, rows, end_s, batcher.chunked if prefill else None)
+        extra = 0
+        if self._reporter is not None:
+            extra = self._reporter.launched(
+                LaunchedStep(
+                    step.number, kind, len(rows), context, prefill_tokens, launched_s=planned_s
+                ),
+                rows if prefill else [],
+            )
         self.now_s = planned_s
         self.steps.add(
             end_s,
             seconds,
             rows=len(rows),
             parked=len(parked),
-            extra=max(0, extra - len(parked)),
+            extra=0 if prefill else max(0, extra - len(parked)),
             prefill_tokens=prefill_tokens,
             context_tokens=context,
         )
@@ -181,92 +161,25 @@ class SimulatedEngine:
         if parked:
             sits_out = set(map(id, parked))
             rows = [row for row in batcher.running if id(row) not in sits_out]
+            batcher.relax()
         else:
             batcher.make_room()
             rows = batcher.running
         for row in rows:
             row.context_tokens += 1
         batcher.kv.take_one_each(rows)
-        if self._governor is not None:
-            self._governor.decode_planned(
-                [row.record for row in parked if row.record is not None],
-                [row.record for row in rows if row.record is not None],
-                self.now_s,
-                vetoed=vetoed,
-            )
+        if self._reporter is not None:
+            self._reporter.decode_planned(parked, rows, self.now_s, vetoed=vetoed)
         return list(rows), parked
 
-    def _report(
-        self,
-        step: _Step,
-        parked: list[SimRow],
-        context_tokens: int,
-        prefill_tokens: int,
-        now_s: float,
-    ) -> int:
-        """Tell the governor what was launched; returns the extra branches in the batch."""
-        governor, batcher = self._governor, self._batcher
-        if governor is None:
-            return 0
-        governor.launched(
-            LaunchedStep(
-                step.number, step.kind, len(step.rows), context_tokens, prefill_tokens, now_s
-            )
-        )
-        in_step = step.rows if step.kind is StepKind.PREFILL else []
-        table = self._table([*batcher.running, *in_step])
-        governor.observe(
-            table,
-            for_step=step.number + 1,
-            now_s=now_s,
-            kv_used_tokens=min(batcher.kv.used_tokens, MAX_COUNT),
-            kv_total_tokens=min(batcher.kv.capacity_tokens, MAX_COUNT),
-            waiting_requests=len(batcher.waiting),
-            waiting_prefill_tokens=sum(
-                row.prompt_tokens for row in itertools.islice(batcher.waiting, WAITING_SEEN)
-            ),
-        )
-        return governor.extra_rows
-
-    def _table(self, rows: list[SimRow]) -> RowTable:
-        chunked = self._batcher.chunked
-        live = [row for row in rows if not row.finished]
-        return RowTable(
-            [row.record or self._admit(row) for row in live],
-            [_UNBORN if row is chunked else 0 for row in live],
-            [row.output_tokens for row in live],
-        )
-
-    def _admit(self, row: SimRow) -> RowRecord:
-        if self._governor is None:
-            raise RuntimeError("an engine without a governor keeps no records")
-        request = row.request
-        terms: dict[str, object] = {}
-        if request.branches > 1:
-            terms[GROUP_KEY] = f"n:{request.index}"
-        if request.ttft_slo_s is not None:
-            terms["ttft_slo_ms"] = 1e3 * request.ttft_slo_s
-        if request.tpot_slo_s is not None:
-            terms["tpot_slo_ms"] = 1e3 * request.tpot_slo_s
-        row.record = self._governor.admit(
-            row.rid,
-            terms,
-            row.sent_s,
-            prompt_tokens=row.prompt_tokens,
-            max_new_tokens=row.max_new_tokens,
-            priority=request.priority,
-            pinned=False,
-        )
-        return row.record
-
-    def _process(self, step: _Step) -> None:
+    def _process(self, step: RunningStep) -> None:
         """Results of ``step`` are in: tokens leave, finished rows free their memory."""
         audience = self._audience
         if audience is None:
             raise RuntimeError("attach an audience before the engine runs")
         now_s = self.now_s = max(self.now_s, step.end_s)
         for row in step.rows:
-            if row.finished or row is step.unfinished:
+            if row.finished or row.retracted or row is step.unfinished:
                 continue
             if step.kind is StepKind.PREFILL:
                 self._batcher.kv.share(row)

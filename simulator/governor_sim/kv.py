@@ -87,7 +87,8 @@ class KvMemory:
     def release(self, row: SimRow) -> None:
         """``row`` leaves; what it shared stays cached until room is needed."""
         self._give_back(row, row.own_tokens)
-        for key, _ in row.segments[: row.hit_segments]:
+        # From the end, so that a prefix outlives what continues it.
+        for key, _ in reversed(row.segments[: row.hit_segments]):
             entry = self._locks[key]
             entry[1] -= 1
             if not entry[1]:

@@ -28,6 +28,7 @@ class SimRow:
         "prompt_tokens",
         "record",
         "request",
+        "retracted",
         "rid",
         "segments",
         "sent_s",
@@ -63,6 +64,8 @@ class SimRow:
         self.own_tokens = 0
         """KV slots that it shares with nobody."""
         self.finished = False
+        self.retracted = False
+        """Lost its memory and waits again; what a step still computes for it is thrown away."""
 
     @property
     def length(self) -> int:

@@ -30,6 +30,8 @@ Progress = Callable[[float], None]
 """Called now and then with the virtual time in seconds."""
 
 PROGRESS_EVERY_S = 5.0
+SPARE_TOKENS = 2
+"""SGLang admits a request only if it would leave this much room in an empty memory."""
 
 
 class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,12 +88,13 @@ def simulate(
         seed: of the decision latencies.
 
     Raises:
-        ValueError: a policy without a predictor.
+        ValueError: a policy without a predictor, or a request that the KV memory cannot hold.
         PolicyFailed: the policy raised; a simulation does not fall back.
     """
     config = config or SimConfig()
     started_s = time.perf_counter()
-    kv = KvMemory(config.kv_tokens or profile.kv_tokens)
+    kv = KvMemory(profile.kv_tokens if config.kv_tokens is None else config.kv_tokens)
+    _require_room(workload, kv.capacity_tokens)
     batcher = Batcher(config.limits, kv)
     link = governor = None
     if policy is not None:
@@ -128,6 +131,17 @@ def simulate(
         retractions=batcher.retractions,
         host_limited_s=engine.host_limited_s,
     )
+
+
+def _require_room(workload: Workload, kv_tokens: int) -> None:
+    """SGLang shortens or refuses such requests; silently shorter ones would spoil a comparison."""
+    for request in workload.requests:
+        needed = request.prompt_tokens + request.output_tokens + SPARE_TOKENS
+        if needed > kv_tokens:
+            raise ValueError(
+                f"kv_tokens: {kv_tokens} cannot hold request {request.index}, which takes {needed} "
+                "with its prompt and its output; give more memory or leave it out"
+            )
 
 
 def _hello(profile: StepProfile, config: SimConfig, kv: KvMemory) -> Hello:

@@ -1,17 +1,33 @@
-"""What is remembered of every simulated step: columns, so that hours of them stay small."""
+"""The step that is running, and what is remembered of every step that ran."""
 
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from governor_protos.messages import StepKind
+
+from governor_sim.rows import SimRow
 
 Floats = npt.NDArray[np.float64]
 
 
+@dataclass(slots=True)
+class RunningStep:
+    """A step that the device works on."""
+
+    number: int
+    kind: StepKind
+    rows: list[SimRow]
+    end_s: float
+    unfinished: SimRow | None = None
+    """The row whose prefill goes on in a later step."""
+
+
 class StepSeries:
-    """One entry a step, in order."""
+    """One entry a step, in order: columns, so that hours of them stay small."""
 
     def __init__(self) -> None:
         self._end_s = array("d")

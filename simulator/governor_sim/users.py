@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from governor_workloads.served import Served
 from governor_workloads.spec import Workload, WorkRequest
@@ -10,6 +11,14 @@ from governor_workloads.spec import Workload, WorkRequest
 from governor_sim.rows import SimRow, segments_of
 
 SendLater = Callable[[float, list[SimRow]], None]
+
+
+class Audience(Protocol):
+    """Whoever receives tokens."""
+
+    def tokens(self, row: SimRow, at_s: float) -> None: ...
+
+    def row_finished(self, row: SimRow, at_s: float) -> None: ...
 
 
 class Exchange:
