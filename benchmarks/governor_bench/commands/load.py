@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from governor_bench.commands.output import finish, json_option, progress_bar
+from governor_bench.commands.sources import Source, source_options, workload_of
 from governor_bench.envelope import Stopwatch, envelope
 
-if TYPE_CHECKING:
-    from governor_workloads.spec import Workload
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 
 
 @click.command("load")
 @click.option("--url", required=True, help="Base URL of the server, governed or stock.")
-@click.option("--mix", type=FILE, help="Synthetic workload: a mix file (JSON).")
-@click.option("--azure", type=FILE, help="Azure LLM inference trace 2023 (CSV).")
-@click.option("--mooncake", type=FILE, help="Mooncake trace (JSON lines).")
-@click.option("--trace-options", type=FILE, help="Part of a trace and synthetic demands (JSON).")
+@source_options
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--time-scale", type=ABOVE_ZERO, default=1.0, show_default=True)
 @click.option("--duration", type=ABOVE_ZERO, help="End after this many s; cuts off the rest.")
@@ -55,7 +48,8 @@ def bench_load(
         raise click.BadParameter("an address such as http://127.0.0.1:30000", param_hint="--url")
     if duration is not None and warm_up >= duration:
         raise click.BadParameter("must be shorter than --duration", param_hint="--warm-up")
-    workload = limited(_workload(mix, azure, mooncake, trace_options, seed), limit)
+    source = Source(mix, azure, mooncake, trace_options)
+    workload = limited(workload_of(source, seed), limit)
     stopwatch = Stopwatch()
     try:
         with progress_bar() as progress:
@@ -71,7 +65,6 @@ def bench_load(
             )
     except Unreachable as error:
         raise click.ClickException(str(error)) from None
-    source = mix or azure or mooncake
     report = {
         **result,
         **envelope(
@@ -79,7 +72,7 @@ def bench_load(
             seeds=[seed],
             arguments={
                 "url": url,
-                "source": source.name if source else "",
+                "source": source.name,
                 "time_scale": time_scale,
                 "duration_s": duration,
                 "warm_up_s": warm_up,
@@ -102,36 +95,4 @@ def bench_load(
         f"TTFT p50 {report['ttft_p50_s']:.3f} s, p99 {report['ttft_p99_s']:.3f} s; "
         f"serial TPOT p50 {1e3 * report['serial_tpot_p50_s']:.1f} ms, "
         f"p99 {1e3 * report['serial_tpot_p99_s']:.1f} ms",
-    )
-
-
-def _workload(
-    mix: Path | None,
-    azure: Path | None,
-    mooncake: Path | None,
-    trace_options: Path | None,
-    seed: int,
-) -> Workload:
-    from governor_workloads.azure import load_azure
-    from governor_workloads.errors import WorkloadError
-    from governor_workloads.generator import generate
-    from governor_workloads.mix import read_mix
-    from governor_workloads.mooncake import load_mooncake
-    from governor_workloads.traces import TraceOptions, read_options
-
-    try:
-        options = TraceOptions()
-        if mix is None and trace_options is not None:
-            options = read_options(trace_options)
-        match mix, azure, mooncake:
-            case Path() as path, None, None if trace_options is None:
-                return generate(read_mix(path), seed)
-            case None, Path() as path, None:
-                return load_azure(path, options, seed)
-            case None, None, Path() as path:
-                return load_mooncake(path, options, seed)
-    except WorkloadError as error:
-        raise click.UsageError(str(error)) from None
-    raise click.UsageError(
-        "give exactly one of --mix, --azure and --mooncake; --trace-options goes with the last two"
     )

@@ -78,6 +78,10 @@ class EmulatedRig:
             workload, time_scale=self._engine.scale, duration_s=seconds, stream=False
         )
         self._wait_until_idle()
+        # The same prompts come again under the next policy, and must not find themselves cached.
+        request = urllib.request.Request(f"{self._engine.url}/flush_cache", method="POST")  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+            pass
         return served
 
     def _wait_until_idle(self) -> None:

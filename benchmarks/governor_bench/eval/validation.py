@@ -54,8 +54,11 @@ def _cell(s: Outcome, e: Outcome) -> dict[str, Any]:
     return {
         "policy": s.setting.policy,
         "load": s.setting.load,
-        "tpot_error_pct": _error_pct(s.report.tpot_p50_s, e.report.tpot_p50_s),
+        "tpot_error_pct": _error_pct(s.report.tpot_mean_s, e.report.tpot_mean_s),
         "serial_tpot_error_pct": _error_pct(s.report.serial_tpot_p50_s, e.report.serial_tpot_p50_s),
+        "branching_tpot_error_pct": _error_pct(
+            s.report.branching_tpot_mean_s, e.report.branching_tpot_mean_s
+        ),
         "goodput_error_pct": _error_pct(s.report.goodput_tok_s, e.report.goodput_tok_s),
         "simulated": _figures(s),
         "emulated": _figures(e),
@@ -68,7 +71,8 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
         "goodput_tok_s": report.goodput_tok_s,
         "throughput_tok_s": report.throughput_tok_s,
         "attainment": report.attainment,
-        "tpot_p50_ms": 1e3 * report.tpot_p50_s,
+        "tpot_mean_ms": 1e3 * report.tpot_mean_s,
+        "branching_tpot_mean_ms": 1e3 * report.branching_tpot_mean_s,
         "serial_tpot_p50_ms": 1e3 * report.serial_tpot_p50_s,
         "ttft_p50_ms": 1e3 * report.ttft_p50_s,
         "rows": outcome.rows,

@@ -60,6 +60,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     """Of serial requests, s/token."""
     serial_tpot_p90_s: float = 0.0
     serial_tpot_p99_s: float = 0.0
+    tpot_mean_s: float = 0.0
+    branching_tpot_mean_s: float = 0.0
     victims: int = 0
     """Serial requests that ran beside branching ones."""
     unfinished: int = 0
@@ -115,7 +117,7 @@ def summarise(served: Sequence[Served], window: tuple[float, float] | None = Non
         victim_tpot_p95_s=victim_tpot_s[1],
         branching_requests=len(branching),
         branching_latency_p50_s=_quantiles(latencies_s, 0.5)[0],
-        branch_tokens_per_s=float(np.mean(speeds)) if speeds else 0.0,
+        branch_tokens_per_s=_mean(speeds),
         branching_attainment=_attainment(branching),
         ttft_p90_s=ttft_s[1],
         tpot_p50_s=tpot_s[0],
@@ -124,9 +126,15 @@ def summarise(served: Sequence[Served], window: tuple[float, float] | None = Non
         serial_tpot_p50_s=serial_tpot_s[0],
         serial_tpot_p90_s=serial_tpot_s[1],
         serial_tpot_p99_s=serial_tpot_s[2],
+        tpot_mean_s=_mean([item.tpot_s for item in done]),
+        branching_tpot_mean_s=_mean([item.tpot_s for item in branching]),
         victims=len(victims),
         unfinished=unfinished,
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 def _within(time_s: float | None, window: tuple[float, float] | None) -> bool:

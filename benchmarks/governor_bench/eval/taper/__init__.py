@@ -1,0 +1,1 @@
+"""TAPER's table: the published policy, its baselines, its ablations, and what goes past it."""
