@@ -11,8 +11,9 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from controller_service.groups import Index
 from controller_service.predictors.base import Floats
-from controller_service.state import Mask, StepState
+from controller_service.state import U4, StepState
 
 LOST_S = -1.0
 """Pace limit of a request that cannot keep its promise any more."""
@@ -21,7 +22,7 @@ LOST_S = -1.0
 class Requests(msgspec.Struct, frozen=True, eq=False):
     """The requests of a step, serial ones first, then groups. Columns of shape ``(requests,)``."""
 
-    group_id: Floats
+    group_id: U4
     """0 for a serial request."""
     target_s: Floats
     tokens: Floats
@@ -30,41 +31,46 @@ class Requests(msgspec.Struct, frozen=True, eq=False):
     """Since the first token."""
     remaining_tokens: Floats
     """What clients declared (``max_new_tokens``) less what live rows have produced."""
-    mandatory_rows: Floats
+    rows: Floats
+    """Rows in the step, extra branches included."""
     extra_rows: Floats
+    by_request: Index
+    """Indices of the running rows, request after request, shape ``(running rows,)``."""
+    starts: Index
+    """Where each request starts in ``by_request``."""
 
 
-def requests_of(state: StepState, extra: Mask) -> Requests:
+def requests_of(state: StepState, extras: Index) -> Requests:
     """Sum rows up by request.
 
     Args:
-        extra: rows that are extra branches, shape ``(rows,)``.
+        extras: indices of the extra branches.
     """
-    running = state.running
-    group, output = state.group_id, state.output_tokens
-    waited = np.maximum(state.since_first_token_s, 0.0)
-    left = np.maximum(state.max_new_tokens - output, 0)
-    alone = running & (group == 0)
-    serial = alone.nonzero()[0]
-    branches = (running & ~alone).nonzero()[0]
-    ids, where = np.unique(group[branches], return_inverse=True)
-    count = len(ids)
-    live_tokens = np.bincount(where, output[branches], count)
-    told = np.zeros(count)
-    told[where] = state.group_output_tokens[branches]
-    elapsed, target = np.zeros(count), np.zeros(count)
-    np.maximum.at(elapsed, where, waited[branches])
-    target[where] = state.tpot_slo_s[branches]
-    extras = np.bincount(where, extra[branches], count)
-    ones = np.ones(len(serial))
+    running = state.running.nonzero()[0]
+    by_request = running[state.group_id[running].argsort(kind="stable")]
+    group = state.group_id[by_request]
+    first = np.ones(len(group), dtype=np.bool_)
+    first[1:] = (group[1:] != group[:-1]) | (group[1:] == 0)
+    starts = first.nonzero()[0]
+    output = state.output_tokens[by_request]
+    if not starts.size:
+        none = np.zeros(0)
+        return Requests(group, none, none, none, none, none, none, by_request, starts)
+    extra = np.zeros(state.rows)
+    extra[extras] = 1.0
+    left = np.maximum(state.max_new_tokens[by_request] - output, 0)
+    told = np.maximum.reduceat(state.group_output_tokens[by_request], starts)
+    waited = np.maximum.reduceat(state.since_first_token_s[by_request], starts)
     return Requests(
-        group_id=np.concatenate([np.zeros(len(serial)), ids]),
-        target_s=np.concatenate([state.tpot_slo_s[serial], target]),
-        tokens=np.concatenate([output[serial], np.maximum(told, live_tokens)]),
-        elapsed_s=np.concatenate([waited[serial], elapsed]),
-        remaining_tokens=np.concatenate([left[serial], np.bincount(where, left[branches], count)]),
-        mandatory_rows=np.concatenate([ones, np.bincount(where, minlength=count) - extras]),
-        extra_rows=np.concatenate([0.0 * ones, extras]),
+        group_id=group[starts],
+        target_s=state.tpot_slo_s[by_request[starts]].astype(np.float64),
+        tokens=np.maximum(told, np.add.reduceat(output, starts)).astype(np.float64),
+        elapsed_s=np.maximum(waited, 0.0).astype(np.float64),
+        remaining_tokens=np.add.reduceat(left, starts).astype(np.float64),
+        rows=np.diff(starts, append=len(group)).astype(np.float64),
+        extra_rows=np.add.reduceat(extra[by_request], starts),
+        by_request=by_request,
+        starts=starts,
     )
 
 

@@ -63,7 +63,7 @@ def decide(
         return eager.decide(state, predictor, NoConfig())
     deadlines = last_token_deadlines(state)
     base = base_set(state, deadlines)
-    requests = requests_of(state, extra_mask(state, base))
+    requests = requests_of(state, base.extras)
     remaining = np.maximum(requests.tokens, config.least_remaining)
     worth = 1.0 + requests.tokens / remaining
     if not config.bank:
@@ -140,7 +140,7 @@ def _best_goodput(
     most = len(wait_s) - 1
     if not most:
         return 0
-    serial = requests.extra_rows + requests.mandatory_rows <= 1
+    serial = requests.rows <= 1
     most = min(most, _fits(wait_s, _longest_wait_s(wait_s[0], limits[serial], fresh[serial])))
     edges = wait_s.searchsorted(limits[serial], side="right") - 1
     candidates = np.unique(np.concatenate([[0, most], np.clip(edges, 0, most)]))
@@ -149,7 +149,7 @@ def _best_goodput(
     length = wait_s[candidates]
     # Admission follows context, not groups, so each group gets its share.
     share = candidates / (len(wait_s) - 1)
-    rows = requests.mandatory_rows[:, None] + requests.extra_rows[:, None] * share
+    rows = requests.rows[:, None] - requests.extra_rows[:, None] * (1.0 - share)
     kept = rows * limits[:, None] >= length
     rate = (worth[:, None] * rows * kept).sum(axis=0) / length
     best = len(rate) - 1 - int(rate[::-1].argmax())
@@ -163,23 +163,12 @@ def _longest_wait_s(shortest_s: float, limits: Floats, fresh: Floats) -> float:
     return max(newcomers, present)
 
 
-def extra_mask(state: StepState, base: BaseSet) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Rows that are extra branches, shape ``(rows,)``."""
-    mask = np.zeros(state.rows, dtype=np.bool_)
-    mask[base.extras] = True
-    return mask
-
-
 def _last_token_limits(state: StepState, deadlines: F4, requests: Requests) -> Floats:
-    """Each request's tightest deadline by the published rule; infinite if all were deferred."""
-    limits = np.full(len(requests.tokens), np.inf)
-    binding = state.running & ~state.deferred
-    alone = state.running & (state.group_id == 0)
-    serial = int(np.count_nonzero(alone))
-    limits[:serial] = np.where(binding[alone], deadlines[alone], np.inf)
-    members = (binding & ~alone).nonzero()[0]
-    where = serial + requests.group_id[serial:].searchsorted(state.group_id[members])
-    np.minimum.at(limits, where, deadlines[members])
+    """Each request's tightest deadline by the published rule; none if all were deferred."""
+    due = np.where(state.running & ~state.deferred, deadlines, MAX_DURATION_S)
+    if not requests.starts.size:
+        return np.zeros(0)
+    limits: Floats = np.minimum.reduceat(due[requests.by_request], requests.starts)
     return limits
 
 

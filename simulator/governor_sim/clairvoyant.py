@@ -18,7 +18,7 @@ from controller_service.groups import base_set
 from controller_service.ledger import last_token_deadlines
 from controller_service.paces import banked_s, pace_limits_s, requests_of
 from controller_service.policies.base import BranchPlan, Policy, PolicyKind
-from controller_service.policies.taper_plus import TaperPlusConfig, choose, extra_mask
+from controller_service.policies.taper_plus import TaperPlusConfig, choose
 from controller_service.predictors.base import StepLatencyPredictor, StepSample, V
 from controller_service.state import StepState
 
@@ -70,7 +70,7 @@ def decide(
     state: StepState, predictor: StepLatencyPredictor, config: TaperPlusConfig
 ) -> BranchPlan:
     base = base_set(state, last_token_deadlines(state))
-    requests = requests_of(state, extra_mask(state, base))
+    requests = requests_of(state, base.extras)
     remaining = np.maximum(requests.remaining_tokens, 1.0)
     worth = 1.0 + np.minimum(requests.tokens / remaining, MOST_ALONG)
     shortest_s = predictor.predict(float(base.rows), float(base.context_tokens))

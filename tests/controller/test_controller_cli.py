@@ -34,11 +34,12 @@ def test_an_address_that_is_no_url_is_refused():
 def test_policies_are_listed_without_a_controller():
     result = run("policy", "list")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.output.splitlines()][:5] == [
+    assert [line.split()[0] for line in result.output.splitlines()][:6] == [
         "off",
         "cap",
         "eager",
         "taper",
+        "taper_plus",
         "random",
     ]
 

@@ -30,6 +30,10 @@ EVERY_POLICY = [
     "taper",
     "taper:utility=log1p",
     "taper:utility=priority,rho=0.5",
+    "taper:slack=false",
+    "taper_plus",
+    "taper_plus:bank=false",
+    "taper_plus:guard=false,floor=0",
     "random:0.7:3",
 ]
 

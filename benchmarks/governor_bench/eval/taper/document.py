@@ -17,8 +17,22 @@ VALIDATION = "validation.json"
 EMULATED = "taper_emulated.json"
 
 
+PLOTS = ("curve", "sensitivity", "switches", "width")
+
+
 def write(results: Path, target: Path) -> None:
     """Write the document to ``target`` and its plots beside it.
+
+    Raises:
+        FileNotFoundError: a result file is missing; names it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(compose(results))
+    plot_all(_read(results / SIMULATED), target.parent / "plots" / "taper")
+
+
+def compose(results: Path) -> str:
+    """The document's text.
 
     Raises:
         FileNotFoundError: a result file is missing; names it.
@@ -26,8 +40,6 @@ def write(results: Path, target: Path) -> None:
     report = _read(results / SIMULATED)
     validation = _read(results / VALIDATION)
     emulated = _read(results / EMULATED) if (results / EMULATED).exists() else None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    plots = plot_all(report, target.parent / "plots" / "taper")
     parts = [
         _head(report),
         _headline(report),
@@ -36,10 +48,10 @@ def write(results: Path, target: Path) -> None:
         *([_emulated(emulated)] if emulated else []),
         _alone(report),
         _sensitivity(report),
-        _plots(plots, target.parent),
+        "## Plots\n\n" + "\n\n".join(f"![{name}](plots/taper/{name}.png)" for name in PLOTS),
         _workloads(report),
     ]
-    target.write_text("\n\n".join(parts) + "\n")
+    return "\n\n".join(parts) + "\n"
 
 
 def _head(report: dict[str, Any]) -> str:
@@ -265,11 +277,6 @@ def _sensitivity(report: dict[str, Any]) -> str:
             _table(("load", *few), shift),
         ]
     )
-
-
-def _plots(plots: Sequence[Path], folder: Path) -> str:
-    images = [f"![{plot.stem}]({plot.relative_to(folder)})" for plot in plots]
-    return "## Plots\n\n" + "\n\n".join(images)
 
 
 def _workloads(report: dict[str, Any]) -> str:

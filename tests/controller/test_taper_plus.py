@@ -1,0 +1,152 @@
+"""What taper_plus does that taper does not, each switch on its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from controller_builders import DEFAULTS, KnownPredictor, extra, serial, state_of, trunk
+from hypothesis import given
+from hypothesis import strategies as st
+from test_controller_policies import any_row, dyadic_lines
+
+from controller_service.paces import LOST_S, Requests, banked_s, pace_limits_s, requests_of
+from controller_service.policies.registry import parse_policy
+from controller_service.state import StepState
+
+LINE = KnownPredictor(0.02, 0.001, 0.0)
+"""20 ms a step and 1 ms a row."""
+
+batches = st.lists(
+    any_row(
+        since_first_token_s=st.sampled_from([-1.0, 0.0, 0.1, 0.5, 2.0]),
+        group_output_tokens=st.sampled_from([0, 5, 500]),
+    ),
+    max_size=40,
+).map(lambda rows: [{**DEFAULTS, **row} for row in rows])
+
+
+def advancing(policy: str, rows: list[dict[str, float]], predictor=LINE) -> int:
+    """Rows that run."""
+    plan = parse_policy(policy).plan(state_of(rows), predictor)
+    return len(rows) - int(plan.park.sum())
+
+
+def on_schedule(**facts: float) -> dict[str, float]:
+    """A serial request with a target of 50 ms that has had exactly 50 ms a token."""
+    return serial(output_tokens=100, since_first_token_s=5.0, since_last_token_s=0.0, **facts)
+
+
+BRANCHES = [extra(1, output_tokens=10, since_last_token_s=0.0) for _ in range(60)]
+TRUNK = trunk(1, output_tokens=10, since_last_token_s=0.0)
+
+
+@given(batches, dyadic_lines, st.sampled_from([0.0, 0.5, 0.8, 1.0]))
+def test_with_every_switch_off_it_is_taper(rows, predictor, rho) -> None:
+    state = state_of(rows)
+    off = f"taper_plus:bank=false,guard=false,floor=0,rho={rho}"
+    mine = parse_policy(off).plan(state, predictor)
+    theirs = parse_policy(f"taper:rho={rho}").plan(state, predictor)
+    assert mine.park.tolist() == theirs.park.tolist()
+
+
+def test_time_in_the_bank_is_lent() -> None:
+    ahead = serial(output_tokens=100, since_first_token_s=3.0, since_last_token_s=0.0)
+    on_time = on_schedule()
+    assert advancing("taper_plus:margin=0", [on_time, TRUNK, *BRANCHES]) == 30
+    assert advancing("taper_plus:margin=0", [ahead, TRUNK, *BRANCHES]) == 50
+
+
+def test_a_margin_is_kept_back() -> None:
+    assert advancing("taper_plus:margin=0.1", [on_schedule(), TRUNK, *BRANCHES]) < 30
+
+
+def test_one_late_row_collapses_the_published_policy_and_not_this_one() -> None:
+    late = serial(output_tokens=100, since_first_token_s=6.0, since_last_token_s=0.2)
+    rows = [late, *[on_schedule() for _ in range(5)], TRUNK, *BRANCHES]
+    assert advancing("taper:rho=1", rows) == 7
+    assert advancing("taper_plus:margin=0", rows) == 30
+
+
+def test_a_request_that_is_lost_binds_nobody() -> None:
+    lost = serial(output_tokens=10, since_first_token_s=60.0, since_last_token_s=0.0)
+    assert advancing("taper_plus:margin=0", [lost, on_schedule(), TRUNK, *BRANCHES]) == 30
+
+
+def test_nobody_to_protect_lets_everyone_run() -> None:
+    impossible = on_schedule(tpot_slo_s=0.01)
+    rows = [impossible, TRUNK, *BRANCHES]
+    assert advancing("taper:rho=1", rows) == 2
+    assert advancing("taper_plus", rows) == len(rows)
+
+
+def test_a_target_that_can_be_kept_is_not_sold_for_throughput() -> None:
+    """However many branches wait, a newcomer of a class that can be served is not made to."""
+    many = [extra(1, since_last_token_s=0.0) for _ in range(2000)]
+    assert advancing("taper_plus:margin=0", [on_schedule(), TRUNK, *many]) == 30
+
+
+def test_the_floor_feeds_branches_under_a_predictor_that_fears_everything() -> None:
+    afraid = KnownPredictor(0.045, 0.002, 0.0)
+    rows = [on_schedule(), TRUNK, *BRANCHES]
+    assert advancing("taper_plus:guard=false,floor=0", rows, afraid) == 2
+    assert advancing("taper_plus:guard=false,floor=0.5", rows, afraid) > 10
+
+
+def test_prefill_between_the_steps_is_counted() -> None:
+    rows = [on_schedule(), TRUNK, *BRANCHES]
+    quiet = state_of(rows)
+    busy = StepState(
+        *[
+            0.001 if name == "prefill_per_token_s" else getattr(quiet, name)
+            for name in StepState.__struct_fields__
+        ]
+    )
+    policy = parse_policy("taper_plus:margin=0")
+    kept = [len(rows) - int(policy.plan(state, LINE).park.sum()) for state in (quiet, busy)]
+    assert kept == [30, 15], "1 ms of prefill a token doubles what a row costs"
+
+
+def test_groups_count_the_tokens_of_all_their_branches() -> None:
+    rows = [
+        trunk(1, output_tokens=7, group_output_tokens=40, since_first_token_s=1.0),
+        extra(1, output_tokens=5, group_output_tokens=40, since_first_token_s=0.9),
+        serial(output_tokens=3),
+        trunk(2, output_tokens=4),
+        extra(2, output_tokens=6),
+    ]
+    state = state_of(rows)
+    found = requests_of(state, state.parkable.nonzero()[0])
+    assert found.group_id.tolist() == [0, 1, 2]
+    assert found.tokens.tolist() == [3, 40, 10], "told, or summed where the engine does not tell"
+    assert found.rows.tolist() == [1, 2, 2]
+    assert found.extra_rows.tolist() == [0, 1, 1]
+    assert found.elapsed_s[1] == pytest.approx(1.0)
+
+
+def request(tokens: float, elapsed_s: float, target_s: float = 0.05) -> Requests:
+    one = np.ones(1)
+    none = np.zeros(0, dtype=np.intp)
+    group = np.zeros(1, dtype=np.uint32)
+    return Requests(
+        group, target_s * one, tokens * one, elapsed_s * one, one, one, 0 * one, none, none
+    )
+
+
+@given(
+    st.integers(0, 2000),
+    st.floats(0, 200),
+    st.integers(1, 2000),
+    st.floats(0, 0.2),
+)
+def test_who_goes_on_at_the_limit_keeps_the_promise(tokens, elapsed_s, remaining, margin) -> None:
+    asked = request(tokens, elapsed_s)
+    limit = float(
+        pace_limits_s(
+            asked, banked_s(asked, margin), np.array([float(remaining)]), 1e9, margin, 0.0
+        )[0]
+    )
+    if limit == LOST_S:
+        assert elapsed_s > (tokens + remaining) * 0.05 * (1 - margin) - 1e-9
+        return
+    average = (elapsed_s + remaining * limit) / (tokens + remaining)
+    assert average <= 0.05 * (1 - margin) + 1e-9
