@@ -32,7 +32,7 @@ class ConfigError(ValueError):
 class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: Text = msgspec.field(default_factory=default_endpoint)
     """Where engines connect: ``ipc://PATH``, or ``tcp://`` on loopback."""
-    policy: Text = "taper"
+    policy: Text = "taper_plus"
     predictor: Text = "linear"
     http: Text = "127.0.0.1:9470"
     """``HOST:PORT`` of health, metrics and the API; port 0 takes a free one."""

@@ -49,7 +49,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Snapshots without an answer after which the engine stops asking and only probes."""
     breaker_probe_ms: _Milliseconds = 250.0
     """Time between probes of a controller that does not answer."""
-    policy: _Name = "taper"
+    policy: _Name = "taper_plus"
     """Policy that an embedded controller starts with."""
     predictor: _Name = "linear"
     """Step-latency predictor of an embedded controller."""

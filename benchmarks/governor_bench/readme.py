@@ -51,7 +51,7 @@ def demo_block(report: dict[str, Any]) -> str:
         f"What `make demo` prints, on {_machine(report)} ({report['seconds']:.0f} s):\n\n"
         f"```\n{_stripped(out.getvalue())}\n```\n\n"
         f"Load: {report['workload']}. `off` is one row a request, `eager` is every branch, as in "
-        "stock SGLang; `taper` lets extra branches advance while every chat keeps its target. "
+        "stock SGLang; `taper_plus` lets extra branches advance while every chat keeps its target. "
         "`build/demo/steps.png` shows a stretch of steps. Machines and moments differ: on a busy "
         "one, expect misses near the target."
     )

@@ -23,7 +23,7 @@ class Controller(ManagedProcess):
         self,
         folder: Path,
         *,
-        policy: str = "taper",
+        policy: str = "taper_plus",
         predictor: str = "linear",
         http_port: int | None = None,
         log_name: str = "controller.log",

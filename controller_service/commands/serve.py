@@ -16,7 +16,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command()
 @click.option("--config", type=FILE, help="YAML file with these settings; flags override it.")
 @click.option("--endpoint", help=f"Where engines connect.  [default: {default_endpoint()}]")
-@click.option("--policy", help="Such as taper, cap:2, eager, off.  [default: taper]")
+@click.option("--policy", help="Such as taper, cap:2, eager, off.  [default: taper_plus]")
 @click.option("--predictor", type=click.Choice(predictor_names()), help="[default: linear]")
 @click.option(
     "--http", metavar="HOST:PORT", help="Health, metrics, API.  [default: 127.0.0.1:9470]"

@@ -178,15 +178,17 @@ class SimulatedEngine:
         if audience is None:
             raise RuntimeError("attach an audience before the engine runs")
         now_s = self.now_s = max(self.now_s, step.end_s)
+        share = self._batcher.kv.share if step.kind is StepKind.PREFILL else None
+        hand_out = audience.tokens
         for row in step.rows:
             if row.finished or row.retracted or row is step.unfinished:
                 continue
-            if step.kind is StepKind.PREFILL:
-                self._batcher.kv.share(row)
+            if share is not None:
+                share(row)
             row.output_tokens += 1
             if row.record is not None:
                 row.record.note_tokens(row.output_tokens, now_s)
-            audience.tokens(row, now_s)
+            hand_out(row, now_s)
             if row.output_tokens >= row.max_new_tokens:
                 row.finished = True
                 self._batcher.kv.release(row)

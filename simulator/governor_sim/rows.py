@@ -81,7 +81,8 @@ def segments_of(request: WorkRequest, block_tokens: int) -> tuple[Segment, ...]:
         tokens = min(block_tokens, left)
         if tokens <= 0:
             break
-        segments.append((block, tokens))
+        # A cut block is not the whole one, though it bears its id.
+        segments.append((block if tokens == block_tokens else (block, tokens), tokens))
         left -= tokens
     if left:
         segments.append((("request", request.index), left))

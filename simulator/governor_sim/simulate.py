@@ -30,8 +30,9 @@ Progress = Callable[[float], None]
 """Called now and then with the virtual time in seconds."""
 
 PROGRESS_EVERY_S = 5.0
-SPARE_TOKENS = 2
-"""SGLang admits a request only if it would leave this much room in an empty memory."""
+SPARE_TOKENS = 3
+"""What admission into an empty memory must leave over: SGLang asks for a token for the page and one
+to spare, and the last token of a prompt that is cached is held twice while it is computed anew."""
 
 
 class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +62,9 @@ class SimResult(msgspec.Struct, frozen=True):
     wall_s: float
     retractions: int
     host_limited_s: float
+    """Time that the device stood still because the host was not ready."""
+    kv_held_tokens: int
+    """KV memory that rows hold at the end; 0 once all are served."""
 
     @property
     def times_real_time(self) -> float:
@@ -130,6 +134,7 @@ def simulate(
         wall_s=time.perf_counter() - started_s,
         retractions=batcher.retractions,
         host_limited_s=engine.host_limited_s,
+        kv_held_tokens=kv.used_tokens,
     )
 
 

@@ -136,7 +136,7 @@ def test_the_controllers_command_is_one_that_governor_takes() -> None:
     with context:
         serve.parse_args(context, list(flags))
     settings = {key: value for key, value in context.params.items() if key != "config"}
-    assert load_config(None, settings).policy == "taper"
+    assert load_config(None, settings).policy == "taper_plus"
 
 
 def test_the_engine_waits_for_a_healthy_controller_and_reserves_gpus() -> None:

@@ -24,6 +24,7 @@ PACKAGES = {
     "governor_kernels": ROOT / "kernels/governor_kernels",
     "governor_bench": ROOT / "benchmarks/governor_bench",
     "governor_workloads": ROOT / "benchmarks/workloads/governor_workloads",
+    "governor_sim": ROOT / "simulator/governor_sim",
 }
 SOURCES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*.py"))]
 
@@ -113,6 +114,35 @@ def test_workloads_and_reports_depend_on_numpy_and_msgspec_alone() -> None:
     allowed = set(sys.stdlib_module_names) | {"msgspec", "numpy", "governor_workloads"}
     for path in PACKAGES["governor_workloads"].rglob("*.py"):
         assert imported(path) <= allowed, path
+
+
+def test_the_simulator_stands_on_the_real_code_and_needs_no_engine() -> None:
+    ours = {
+        "governor_profiles",
+        "governor_protos",
+        "governor_sim",
+        "governor_workloads",
+        "controller_service",
+        "sglang_patch",
+    }
+    allowed = set(sys.stdlib_module_names) | {"msgspec", "numpy"} | ours
+    for path in PACKAGES["governor_sim"].rglob("*.py"):
+        assert imported(path) <= allowed, path
+    # Nor do the parts of the plugin that it uses.
+    code = "import sys, governor_sim.simulate; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "sglang_patch.governor" in loaded
+    assert not set(loaded) & {"sglang", "torch", "zmq", "governor_bench"}
+
+
+def test_the_simulator_asks_one_clock_for_its_own_speed_alone() -> None:
+    folder = PACKAGES["governor_sim"]
+    clocks = {"time", "datetime", "asyncio", "threading", "socket"}
+    assert importers(folder, clocks) == {"simulator/governor_sim/simulate.py"}
+    source = (folder / "simulate.py").read_text()
+    assert set(re.findall(r"\btime\.(\w+)", source)) == {"perf_counter"}
 
 
 @pytest.mark.parametrize("folder", ["policies", "predictors"])

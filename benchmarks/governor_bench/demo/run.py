@@ -22,7 +22,7 @@ from governor_bench.processes import workspace
 from governor_bench.servers import Controller, CpuEngine
 from governor_bench.tiny_models import tiny_models
 
-POLICIES = ("off", "eager", "taper")
+POLICIES = ("off", "eager", "taper_plus")
 PUBLISHED_AFTER_S = 1.2
 WARM_UP_SEED = 999
 WARM_UP_S = 6.0
@@ -149,7 +149,7 @@ def _report(
     console.print(render(summaries, f"One engine, one load, three policies ({rounds} turns each)"))
     console.print(f"Load: {load.describe(tpot_slo_ms)}.")
     console.print(
-        "off: one row a request. eager: every branch, as stock SGLang. taper: extra branches "
-        "advance while every chat keeps its target."
+        "off: one row a request. eager: every branch, as stock SGLang. taper_plus: extra "
+        "branches advance while every chat keeps its target."
     )
     console.print(f"Report {folder / 'report.json'}, steps {folder / 'steps.png'}", soft_wrap=True)

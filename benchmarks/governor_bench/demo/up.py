@@ -15,7 +15,7 @@ EXAMPLES = """\
 [bold]Governed SGLang is up[/bold] (Ctrl-C ends both)
 
 engine      {engine}
-controller  {controller}   policy: taper
+controller  {controller}   policy: taper_plus
 
 Eight samples of one prompt; the extra ones advance when the batch can afford it:
 

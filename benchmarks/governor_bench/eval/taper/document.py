@@ -253,6 +253,11 @@ def _sensitivity(report: dict[str, Any]) -> str:
         few,
         lambda cell: f"{cell['profile']}, {cell['slo_ms']:g} ms, {cell['load']:g} users",
     )
+    tight = _by(
+        sections["tight"],
+        few,
+        lambda cell: f"{cell['profile']}, {cell['slo_ms']:g} ms, {cell['load']:g} users",
+    )
     wrong = _by(
         sections["wrong_predictor"],
         [contender.name for contender in MIS_SET],
@@ -268,6 +273,8 @@ def _sensitivity(report: dict[str, Any]) -> str:
             _table(("target", *few), slo),
             "Both 8xH200 cost rows:",
             _table(("engine, target, load", *few), rows),
+            "Targets of less than twice a step's fixed cost:",
+            _table(("engine, target, load", *few), tight),
             "A predictor that is wrong and, uncorrected, stays so:",
             _table(("error", *(contender.name for contender in MIS_SET)), wrong),
             "Targets that differ between requests (a quarter each at half and twice the nominal "
@@ -308,7 +315,8 @@ def _against(cell: dict[str, Any], base: dict[str, Any]) -> str:
 def _pair(figures: dict[str, Any]) -> str:
     return (
         f"{figures['goodput_vs_off']:.2f} x / {figures['goodput_vs_eager']:.2f} x, "
-        f"{_percent(figures['attainment'])} ({figures['load']:g} users)"
+        f"{_percent(figures['attainment'])} ({figures['profile']}, {figures['slo_ms']:g} ms, "
+        f"{figures['load']:g} users)"
     )
 
 

@@ -66,13 +66,13 @@ def cells(entries: Sequence[tuple[Contender, Outcome]]) -> list[Cell]:
 def headline(sections: dict[str, list[Cell]]) -> dict[str, Any]:
     """The figures at the top of the report."""
     curve = sections["curve"]
-    best = _comparison(curve, PLUS.name)
+    anywhere = [*curve, *sections.get("tight", [])]
     return {
         "policy": PLUS.name,
-        **best,
-        "published": _comparison(curve, TAPER.name),
+        **_comparison(anywhere, PLUS.name),
+        "published": _comparison(anywhere, TAPER.name),
         "worst_vs_better_of_off_and_eager": _worst(
-            _ratio(here, PLUS.name, (OFF.name, EAGER.name)) for here in _places(curve)
+            _ratio(here, PLUS.name, (OFF.name, EAGER.name)) for here in _places(anywhere)
         ),
         "gap_closed": _worst(_gaps_closed(curve)),
         "improved_vs_published": _worst(
@@ -118,6 +118,7 @@ def _comparison(curve: Sequence[Cell], name: str) -> dict[str, Any]:
         "attainment": cell.attainment,
         "load": cell.load,
         "slo_ms": cell.slo_ms,
+        "profile": cell.profile,
     }
 
 

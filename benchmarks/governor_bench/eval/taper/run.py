@@ -13,7 +13,7 @@ from governor_bench.eval import emulated, validation
 from governor_bench.eval.pool import run_all
 from governor_bench.eval.setting import STOCK, Outcome, Setting
 from governor_bench.eval.taper.figures import cells, headline, with_oracle
-from governor_bench.eval.taper.plan import BOUND, Contender, Plan, plan
+from governor_bench.eval.taper.plan import BOUND, FEW, Contender, Plan, plan
 from governor_bench.eval.workloads import workload_of
 
 
@@ -80,7 +80,7 @@ def run_emulated(
     return outcomes
 
 
-REAL_TIME_LOADS = (64.0, 112.0, 160.0)
+REAL_TIME_LOADS = (48.0, 96.0, 144.0)
 REAL_TIME = {"seconds": 75.0, "warm_up_s": 30.0}
 
 
@@ -90,7 +90,9 @@ def _for_real_time(planned: Plan) -> Plan:
     loads = {setting.load for _, setting in planned.sections["curve"]}
     kept: list[tuple[Contender, Setting]] = []
     for contender, setting in planned.sections["curve"]:
-        if contender.name == BOUND.name or setting.load not in (loads & set(REAL_TIME_LOADS)):
+        if contender.name == BOUND.name or contender not in FEW:
+            continue
+        if setting.load not in (loads & set(REAL_TIME_LOADS) or loads):
             continue
         policy = "eager" if setting.policy == STOCK else setting.policy
         changed = msgspec.structs.replace(setting, policy=policy, predictor="linear", **REAL_TIME)
