@@ -26,7 +26,7 @@ from governor_protos.messages import Band
 from msgspec import Meta
 
 from controller_service.groups import BaseSet, Index, base_set
-from controller_service.ledger import last_token_deadlines, tightest_slack_s
+from controller_service.ledger import last_token_deadlines
 from controller_service.orders import affordable_extras, one_band
 from controller_service.paces import LOST_S, Requests, banked_s, pace_limits_s, requests_of
 from controller_service.policies import eager
@@ -48,7 +48,7 @@ class TaperPlusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Extra branches may always add this share of the step's time without them."""
     rho: Annotated[float, Meta(ge=0, le=1)] = 1.0
     """Share of the slack that extra rows may use."""
-    margin: Annotated[float, Meta(ge=0, lt=1)] = 0.02
+    margin: Annotated[float, Meta(ge=0, lt=1)] = 0.03
     """Share of a target that is kept back when slack is banked."""
     recovery_tokens: Annotated[float, Meta(ge=1, le=4096)] = 24.0
     """Tokens within which a request that fell behind wins the time back."""
@@ -175,13 +175,11 @@ def _last_token_limits(state: StepState, deadlines: F4, requests: Requests) -> F
 def _orders(
     state: StepState, predictor: StepLatencyPredictor, config: TaperPlusConfig, max_rows: int
 ) -> list[Band]:
-    """For each batch size, the extra rows that published TAPER would afford."""
+    """For each batch size, the extra rows that keep a step as short as the newest plan does."""
     if not predictor.fitted:
         return one_band(max_rows)
-    slack_s = tightest_slack_s(state, last_token_deadlines(state))
-    return affordable_extras(
-        state, predictor, max_rows, lambda t0: t0 + config.rho * np.maximum(slack_s - t0, 0.0)
-    )
+    step_s = decide(state, predictor, config).predicted_step_s
+    return affordable_extras(state, predictor, max_rows, lambda t0: np.maximum(t0, step_s))
 
 
 TAPER_PLUS = PolicyKind(
