@@ -18,6 +18,8 @@ from governor_bench.demo.table import render
 
 RESULTS = Path("benchmarks/results")
 WIDTH = 100
+SHOWN_LOAD = 112
+"""Users of the one place of the curve that the README shows."""
 
 
 def main() -> None:
@@ -25,7 +27,13 @@ def main() -> None:
     readme = Path("README.md")
     text = readme.read_text()
     text = replaced(text, "demo", demo_block(_result("demo")))
-    figures = figures_block(_result("decision"), _result("overhead"), _result("equality"))
+    figures = figures_block(
+        _result("decision"),
+        _result("overhead"),
+        _result("equality"),
+        _result("taper"),
+        _result("validation"),
+    )
     readme.write_text(replaced(text, "figures", figures))
 
 
@@ -58,10 +66,15 @@ def demo_block(report: dict[str, Any]) -> str:
 
 
 def figures_block(
-    decision: dict[str, Any], overhead: dict[str, Any], equality: dict[str, Any]
+    decision: dict[str, Any],
+    overhead: dict[str, Any],
+    equality: dict[str, Any],
+    taper: dict[str, Any],
+    validation: dict[str, Any],
 ) -> str:
     """One row a promise."""
     cell = next(cell for cell in decision["cells"] if cell["rows"] == 256)
+    middle = next(place for place in taper["curve"] if place["load"] == SHOWN_LOAD)
     rows = [
         (
             "decision over the real wire, 256 rows",
@@ -81,6 +94,21 @@ def figures_block(
             f"{equality['parked_row_steps']} row-steps parked",
             "governor check equality",
         ),
+        (
+            f"goodput, `{taper['policy']}` over the better of stock and one row a request "
+            "(simulated Qwen3-32B)",
+            f"at least {taper['worst_vs_better_of_off_and_eager']:.2f} at every load; at "
+            f"{middle['load']:g} users {_over(middle, 'eager'):.2f} times stock and "
+            f"{_over(middle, 'off'):.2f} times one row a request, attainment "
+            f"{middle['policies']['taper_plus']['attainment']:.0%}",
+            "governor eval taper",
+        ),
+        (
+            "the simulator against real SGLang with emulated step times",
+            f"median error of TPOT {validation['median_tpot_error_pct']:.1f} %, of goodput "
+            f"{validation['median_goodput_error_pct']:.1f} %, {validation['settings']} settings",
+            "governor eval validate",
+        ),
     ]
     lines = [f"| {what} | {figure} | `{command}` |" for what, figure, command in rows]
     head = "| figure | measured | command |\n|---|---|---|\n"
@@ -89,6 +117,11 @@ def figures_block(
         "SGLang on the reference CPU platform. No GPU figures yet."
     )
     return head + "\n".join(lines) + note
+
+
+def _over(place: dict[str, Any], name: str) -> float:
+    policies = place["policies"]
+    return float(policies["taper_plus"]["goodput_tok_s"] / policies[name]["goodput_tok_s"])
 
 
 def _result(name: str) -> dict[str, Any]:

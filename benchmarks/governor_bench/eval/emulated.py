@@ -36,7 +36,7 @@ class EmulatedRig:
         """Let the predictor see narrow and wide steps under ``setting``'s load."""
         for policy in ("eager", "off"):
             self._controller.set_policy(policy)
-            self._serve(setting, TRAINING_S)
+            self._serve(setting, min(TRAINING_S, setting.seconds / 2))
 
     def run(self, setting: Setting) -> Outcome:
         """Run ``setting``; its predictor and profile are the rig's."""

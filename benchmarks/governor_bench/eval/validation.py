@@ -19,7 +19,7 @@ SLO_MS = 50.0
 
 def settings(*, quick: bool) -> list[Setting]:
     """What is run on both tiers."""
-    seconds, warm_up_s = (20.0, 8.0) if quick else (75.0, 30.0)
+    seconds, warm_up_s = (12.0, 5.0) if quick else (75.0, 30.0)
     loads, policies = ((24.0,), POLICIES[:2]) if quick else (LOADS, POLICIES)
     return [
         Setting(

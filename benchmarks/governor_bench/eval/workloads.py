@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from governor_workloads.generator import generate
 from governor_workloads.mix import Mix
 from governor_workloads.spec import Workload
 
 REQUESTS_PER_USER = 120
+RAMP_S = 10.0
+"""Closed loops: users come one after the other over this time. All at once, they would prefill at
+once, and those first served would wait for the rest."""
 
 _DEMANDS: dict[str, Any] = {
     "prompt_tokens": {"kind": "uniform", "min": 100, "max": 300},
@@ -44,14 +48,14 @@ def workload_of(name: str, load: float, slo_ms: float, seed: int, seconds: float
     slo_s = slo_ms / 1e3
     one_target = [{"tpot_slo_s": slo_s}]
     if name == STEADY:
-        return generate(Mix.of(_closed(load) | {"targets": one_target}), seed)
+        return _ramped(generate(Mix.of(_closed(load) | {"targets": one_target}), seed))
     if name == TARGETS:
         targets = [
             {"weight": 1, "tpot_slo_s": slo_s / 2},
             {"weight": 2, "tpot_slo_s": slo_s},
             {"weight": 1, "tpot_slo_s": 2 * slo_s},
         ]
-        return generate(Mix.of(_closed(load) | {"targets": targets}), seed)
+        return _ramped(generate(Mix.of(_closed(load) | {"targets": targets}), seed))
     if name == SHIFT:
         phases = [
             {"from_s": at_s, "factor": 1.5 if number % 2 else 0.5}
@@ -66,6 +70,18 @@ def workload_of(name: str, load: float, slo_ms: float, seed: int, seconds: float
         }
         return generate(Mix.of(mix), seed)
     raise ValueError(f"no workload {name!r}; choose one of {', '.join(NAMES)}")
+
+
+def _ramped(workload: Workload) -> Workload:
+    first = [
+        msgspec.structs.replace(request, think_s=request.index * RAMP_S / workload.users)
+        for request in workload.requests[: workload.users]
+    ]
+    return msgspec.structs.replace(
+        workload,
+        description=f"{workload.description}; users come one after the other over {RAMP_S:g} s",
+        requests=(*first, *workload.requests[workload.users :]),
+    )
 
 
 def _closed(users: float) -> dict[str, Any]:
