@@ -175,3 +175,24 @@ def test_a_file_that_is_no_validation_is_refused(tmp_path: Path) -> None:
 
 def test_the_document_says_what_the_result_files_say() -> None:
     assert (ROOT / "docs/results/taper.md").read_text() == compose(ROOT / "benchmarks/results")
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
+    from governor_bench.eval.cache import OutcomeCache
+    from governor_bench.eval.pool import run_all
+    from rich.progress import Progress
+
+    other = msgspec.structs.replace(SMALL, policy="off")
+    cache = OutcomeCache(tmp_path)
+    (first,) = run_all([SMALL], Progress(disable=True), cache)
+    (file,) = tmp_path.iterdir()
+    with file.open("ab") as lines:
+        lines.write(b'{"setting": {"workload": "cut off')
+    again = OutcomeCache(tmp_path)
+    assert len(again) == 1
+    known = msgspec.structs.replace(first, rows=-1.0)
+    again.add(known)
+    taken, run = run_all([SMALL, other], Progress(disable=True), again)
+    assert taken == known, "it was not run again"
+    assert run.setting == other
+    assert run.rows > 0

@@ -46,6 +46,13 @@ scale_option = click.option(
     default=Path("build/eval/taper"),
     show_default=True,
 )
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/eval/cache"),
+    show_default=True,
+    help="Tier S: finished runs are kept here, so that an interrupted evaluation goes on.",
+)
 @click.option("--quick", is_flag=True, help="One seed, few loads, short runs.")
 @json_option
 def taper(
@@ -54,10 +61,12 @@ def taper(
     scale: float,
     validation: Path | None,
     plots: Path,
+    cache: Path,
     quick: bool,
     json_path: str,
 ) -> None:
     """Branch admission: TAPER, its baselines and ablations, and what goes past it."""
+    from governor_bench.eval.cache import OutcomeCache
     from governor_bench.eval.taper.plots import plot_all
     from governor_bench.eval.taper.run import evaluate_emulated, evaluate_simulated
 
@@ -65,7 +74,9 @@ def taper(
     with progress_bar() as progress:
         if tier == "S":
             validated = None if validation is None else _read(validation)
-            report = evaluate_simulated(chosen, validated, progress, quick=quick)
+            report = evaluate_simulated(
+                chosen, validated, progress, OutcomeCache(cache), quick=quick
+            )
         else:
             report = evaluate_emulated(chosen, scale, progress, quick=quick)
     plot_all(report, plots)

@@ -9,25 +9,32 @@ from multiprocessing import get_context
 
 from rich.progress import Progress
 
+from governor_bench.eval.cache import OutcomeCache
 from governor_bench.eval.setting import Outcome, Setting
 from governor_bench.eval.simulated import run_simulated
 
 
 def run_all(
-    settings: Sequence[Setting], progress: Progress, workers: int | None = None
+    settings: Sequence[Setting],
+    progress: Progress,
+    cache: OutcomeCache | None = None,
+    workers: int | None = None,
 ) -> list[Outcome]:
     """Simulate every setting; outcomes in the order of ``settings``. Duplicates run once."""
-    wanted = list(dict.fromkeys(map(_key, settings)))
-    by_key = {_key(setting): setting for setting in settings}
+    wanted = list(dict.fromkeys(settings))
     task = progress.add_task(f"simulating {len(wanted)} settings", total=len(wanted))
-    done: dict[str, Outcome] = {}
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(run_simulated, by_key[key]): key for key in wanted}
-        for future in as_completed(running):
-            done[running[future]] = future.result()
+    done: dict[Setting, Outcome] = {}
+    for setting in wanted:
+        known = None if cache is None else cache.get(setting)
+        if known is not None:
+            done[setting] = known
             progress.advance(task)
-    return [done[_key(setting)] for setting in settings]
-
-
-def _key(setting: Setting) -> str:
-    return repr(setting)
+    missing = [setting for setting in wanted if setting not in done]
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(run_simulated, setting): setting for setting in missing}
+        for future in as_completed(running):
+            outcome = done[running[future]] = future.result()
+            if cache is not None:
+                cache.add(outcome)
+            progress.advance(task)
+    return [done[setting] for setting in settings]

@@ -6,6 +6,7 @@ are not published. Here 65 % branch 8, 16 or 24 ways with at most 50 tokens a br
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -31,7 +32,9 @@ STEADY = "steady"
 TARGETS = "targets"
 """Closed loop, targets of half, once and twice the nominal one."""
 SHIFT = "shift"
-"""Open loop whose rate shifts between a half and three halves of the nominal one."""
+"""Open loop whose rate shifts between 1.7 and 0.3 times the nominal one."""
+SHIFT_EVERY_S = 40.0
+"""A whole cycle is twice that; judge whole cycles that end after a low."""
 
 NAMES = (STEADY, TARGETS, SHIFT)
 
@@ -58,8 +61,8 @@ def workload_of(name: str, load: float, slo_ms: float, seed: int, seconds: float
         return _ramped(generate(Mix.of(_closed(load) | {"targets": targets}), seed))
     if name == SHIFT:
         phases = [
-            {"from_s": at_s, "factor": 1.5 if number % 2 else 0.5}
-            for number, at_s in enumerate(range(20, int(seconds), 20), start=1)
+            {"from_s": number * SHIFT_EVERY_S, "factor": 0.3 if number % 2 else 1.7}
+            for number in range(math.ceil(seconds / SHIFT_EVERY_S))
         ]
         mix = {
             **_DEMANDS,

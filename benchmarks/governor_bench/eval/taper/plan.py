@@ -77,7 +77,9 @@ MIS_SET = (
     Contender("taper_plus, corrected", "taper_plus", "corrected-published"),
 )
 TARGET_LOADS = (48.0, 96.0)
-SHIFT_LOADS = (4.0, 6.0)
+SHIFT_LOADS = (4.5, 5.5)
+SHIFT_TIMING = {"seconds": 240.0, "warm_up_s": 80.0}
+"""Two whole cycles after a first one; each ends after a low, when what was put off is served."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -129,7 +131,10 @@ def plan(seeds: Sequence[int], *, quick: bool) -> Plan:
         FEW, [80.0] if quick else TARGET_LOADS, seeds, main | {"workload": TARGETS}
     )
     sections["shift"] = _grid(
-        FEW, SHIFT_LOADS[:1] if quick else SHIFT_LOADS, seeds, main | {"workload": SHIFT}
+        FEW,
+        SHIFT_LOADS[:1] if quick else SHIFT_LOADS,
+        seeds,
+        main | {"workload": SHIFT} | ({} if quick else SHIFT_TIMING),
     )
     return Plan(sections)
 

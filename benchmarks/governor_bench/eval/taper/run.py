@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from governor_bench.envelope import Stopwatch, envelope
 from governor_bench.eval import emulated, validation
+from governor_bench.eval.cache import OutcomeCache
 from governor_bench.eval.pool import run_all
 from governor_bench.eval.setting import STOCK, Outcome, Setting
 from governor_bench.eval.taper.figures import cells, headline, with_oracle
@@ -18,16 +19,22 @@ from governor_bench.eval.workloads import workload_of
 
 
 def evaluate_simulated(
-    seeds: Sequence[int], validated: dict[str, Any] | None, progress: Progress, *, quick: bool
+    seeds: Sequence[int],
+    validated: dict[str, Any] | None,
+    progress: Progress,
+    cache: OutcomeCache | None,
+    *,
+    quick: bool,
 ) -> dict[str, Any]:
     """Tier S.
 
     Args:
         validated: a report of :func:`validate`, shown beside the figures; None if there is none.
+        cache: where finished runs are kept.
     """
     stopwatch = Stopwatch()
     planned = plan(seeds, quick=quick)
-    outcomes = run_all(planned.settings, progress)
+    outcomes = run_all(planned.settings, progress, cache)
     return _report("S", planned, outcomes, seeds, validated, stopwatch, quick=quick)
 
 
