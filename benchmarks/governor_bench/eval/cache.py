@@ -15,7 +15,10 @@ PACKAGES = (
     "governor_profiles",
     "governor_workloads",
     "governor_sim",
-    "governor_bench.eval",
+    "governor_bench.eval.predictors",
+    "governor_bench.eval.setting",
+    "governor_bench.eval.simulated",
+    "governor_bench.eval.workloads",
     "controller_service",
     "sglang_patch",
 )
@@ -56,8 +59,17 @@ class OutcomeCache:
 def _fingerprint() -> str:
     digest = hashlib.sha256()
     for package in PACKAGES:
-        spec = find_spec(package)
-        for folder in spec.submodule_search_locations or () if spec else ():
-            for path in sorted(Path(folder).rglob("*.py")):
-                digest.update(path.read_bytes())
+        for path in _sources(package):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _sources(name: str) -> list[Path]:
+    """Files of a package, or the one of a module."""
+    spec = find_spec(name)
+    if spec is None:
+        return []
+    if spec.submodule_search_locations is None:
+        return [] if spec.origin is None else [Path(spec.origin)]
+    folders = spec.submodule_search_locations
+    return sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
