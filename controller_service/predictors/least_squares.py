@@ -19,6 +19,10 @@ PRIOR_SPREAD = 3.0
 ROW_COST_FLOOR = 0.1
 """Least cost of a row, as a share of the prior's: noise must not make rows look free."""
 
+ROBUST_PASSES = 3
+HUBER = 1.5
+"""Errors beyond this many times the noise count in proportion, not squared."""
+
 LEAST_NOISE = 0.01
 """Relative measurement noise that is assumed even where none was seen."""
 
@@ -51,22 +55,33 @@ def towards_prior(design: WeightedDesign) -> Floats | None:
     matrix = np.column_stack([np.ones_like(rows), rows, context])
     size = float(np.median(latency / (matrix @ PRIOR_SHAPE)))
     prior = size * PRIOR_SHAPE
-    # In units of the prior, and relative to each measurement: a perfect fit makes every row 1.
-    relative = matrix * prior / latency[:, None]
-    first = _ridge(relative, weight, LEAST_NOISE)
-    if first is None:
-        return None
-    noise = 1.4826 * float(np.median(np.abs(relative @ first - 1.0)))
-    solution = _ridge(relative, weight, max(noise, LEAST_NOISE))
+    units = matrix * prior
+    solution = _ridge(units, latency, units.sum(axis=1), weight, LEAST_NOISE)
+    for _ in range(ROBUST_PASSES):
+        if solution is None:
+            return None
+        fitted = units @ solution
+        error = np.abs(latency / fitted - 1.0)
+        noise = max(1.4826 * float(np.median(error)), LEAST_NOISE)
+        # Huber's weights: what is far off pulls no harder than what is just off.
+        trust = weight * np.minimum(1.0, HUBER * noise / np.maximum(error, LEAST_NOISE))
+        solution = _ridge(units, latency, fitted, trust, noise)
     return None if solution is None else solution * prior
 
 
-def _ridge(relative: Floats, weight: Floats, noise: float) -> Floats | None:
-    root = np.sqrt(weight)
+def _ridge(
+    units: Floats, latency: Floats, typical: Floats, weight: Floats, noise: float
+) -> Floats | None:
+    """One pass, in units of the prior, with errors relative to ``typical``.
+
+    NOTE: relative to the measurement itself, one step that seemed to take no time - its results
+    were taken in late, and those of the next one at once - would outweigh all others.
+    """
+    root = np.sqrt(weight) / typical
     pull = noise / PRIOR_SPREAD
     floor = np.array([0.0, ROW_COST_FLOOR, 0.0])
-    matrix = np.vstack([relative * root[:, None], pull * np.eye(3)])
-    target = np.concatenate([root, np.full(3, pull)])
+    matrix = np.vstack([units * root[:, None], pull * np.eye(3)])
+    target = np.concatenate([latency * root, np.full(3, pull)])
     above_floor = _solve(matrix, target - matrix @ floor)
     return None if above_floor is None else above_floor + floor
 

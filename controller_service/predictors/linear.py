@@ -113,15 +113,16 @@ class PublishedPredictor(LinearPredictor):
 class OnlineLinearPredictor(LinearPredictor):
     """Refitted every 64 steps, at most four times a second, from a memory that keeps rare regimes.
 
-    A fit takes some 0.3 ms of the controller's one thread: bounding its rate keeps it out of the
-    99th percentile of decision latency however fast steps come. Samples above 5 times the median
-    of their regime are left out of the fit.
+    A fit takes some 0.5 ms of the controller's one thread: bounding its rate keeps it out of the
+    99th percentile of decision latency however fast steps come. Samples further than 2.5 times from
+    the median of their regime are left out of the fit.
     """
 
     name = "linear"
     REFIT_EVERY_STEPS = 64
     REFIT_APART_S = 0.25
-    OUTLIER_FACTOR = 5.0
+    OUTLIER_FACTOR = 2.5
+    """Batches of one regime differ by less: up to twice the rows, and twice the context."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -83,7 +83,8 @@ class RegimeBuffer:
         self._held += count < self._depth
 
     def design(self, outlier_factor: float) -> WeightedDesign:
-        """All samples but the outliers: those above ``outlier_factor`` times their regime's median.
+        """All samples but the outliers: those further than ``outlier_factor`` from their regime's
+        median, up or down.
 
         The test is made here and not on arrival, so that a lasting change of speed moves the
         median and is learnt, while a pause of the machine is not.
@@ -94,7 +95,8 @@ class RegimeBuffer:
         present = np.arange(self._depth) < held[:, None]
         ordered = np.sort(np.where(present, latency, np.inf), axis=1)
         median = ordered[np.arange(used), (held - 1) // 2]
-        keep = present & (latency <= outlier_factor * median[:, None])
+        high, low = outlier_factor * median[:, None], median[:, None] / outlier_factor
+        keep = present & (latency <= high) & (latency >= low)
         rows, context, latency, arrival = self._values[:, :used][:, keep]
         weight = np.exp2((arrival - self._seen) / HALF_LIFE_STEPS)
         return rows, context, latency, np.maximum(weight, LEAST_WEIGHT)

@@ -255,3 +255,27 @@ def test_monotone_leaves_what_is_monotone():
 def test_an_unknown_predictor_names_the_choices():
     with pytest.raises(ValueError, match="published, linear, boosted"):
         make_predictor("oracle")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_results_taken_in_late_do_not_bend_the_line(share: float) -> None:
+    """A stalled host lengthens one step and all but swallows the next: pairs of 1.8 T and 0.2 T."""
+    a, b, c = 0.0166, 6.6e-5, 5.8e-8
+    predictor = make_predictor("linear")
+    rng = np.random.default_rng(3)
+    borrowed_s = 0.0
+    for step in range(1500):
+        rows = int(rng.integers(20, 60)) if step < 700 else int(rng.integers(100, 350))
+        context = rows * int(rng.integers(200, 600))
+        truth = a + b * rows + c * context
+        if borrowed_s:
+            latency_s, borrowed_s = truth - borrowed_s, 0.0
+        else:
+            borrowed_s = 0.8 * truth if rng.random() < share else 0.0
+            latency_s = truth + borrowed_s
+        predictor.observe(StepSample(rows, context, 0, max(latency_s, 1e-3)))
+        if predictor.refit_due(0.3 * step):
+            predictor.refit(0.3 * step)
+    for rows, context in ((40, 16_000), (200, 80_000), (340, 130_000)):
+        truth = a + b * rows + c * context
+        assert predictor.predict(float(rows), float(context)) == pytest.approx(truth, rel=0.06)
