@@ -77,9 +77,8 @@ def _head(report: dict[str, Any]) -> str:
         "`validation.json` (`governor eval validate --json ...`) and `taper_emulated.json` "
         "(`governor eval taper --tier E --json ...`).\n\n"
         f"Tier S: the simulator ({beside}). Seeds {report['seeds']}; medians, and the range over "
-        f"seeds in brackets; {report['arguments']['runs']} runs in {report['seconds'] / 60:.0f} "
-        f"minutes on {report['machine']['cpus']} cores. No figure here was measured on a GPU: step "
-        "times are those of a named profile."
+        f"seeds in brackets; {report['arguments']['runs']} runs. No figure here was measured "
+        "on a GPU: step times are those of a named profile."
     )
 
 
