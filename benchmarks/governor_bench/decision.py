@@ -184,6 +184,7 @@ def _snapshot(step: int, rows: int) -> Snapshot:
         "since_last_token_s": rng.uniform(0, 0.02, rows),
         "ttft_slo_s": np.full(rows, 1.0),
         "tpot_slo_s": np.full(rows, 0.05),
+        "group_output_tokens": np.where(branching, 2 * context, 0),
     }
     packed = {name: pack(code, columns[name].tolist()) for name, code in ROW_COLUMNS.items()}
     fixed, per_row, per_token = STEP_MODEL
