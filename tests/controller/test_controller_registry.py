@@ -25,9 +25,10 @@ def settings(text):
         ("off", {}),
         ("cap:2", {"width": 2}),
         ("cap:width=7", {"width": 7}),
-        ("taper", {"utility": "linear", "rho": 0.8}),
-        ("taper:utility=log1p,rho=0.6", {"utility": "log1p", "rho": 0.6}),
-        ("taper:priority", {"utility": "priority", "rho": 0.8}),
+        ("taper", {"utility": "linear", "rho": 0.8, "slack": True}),
+        ("taper:utility=log1p,rho=0.6", {"utility": "log1p", "rho": 0.6, "slack": True}),
+        ("taper:slack=false", {"utility": "linear", "rho": 0.8, "slack": False}),
+        ("taper:priority", {"utility": "priority", "rho": 0.8, "slack": True}),
         ("random:0.5", {"probability": 0.5, "seed": 0}),
         ("random:0.5:42", {"probability": 0.5, "seed": 42}),
         (" eager ", {}),
@@ -41,7 +42,7 @@ def test_reads(text, config):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("tapir", "choose one of off, cap, eager, taper, random"),
+        ("tapir", "choose one of off, cap, eager, taper, taper_plus, random"),
         ("", "choose one of"),
         ("cap", "cap:2"),
         ("cap:0", "'cap'.*>= 1.*cap:2"),
