@@ -196,3 +196,12 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert taken == known, "it was not run again"
     assert run.setting == other
     assert run.rows > 0
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_tier_e_runs_what_real_time_allows(quick: bool) -> None:
+    from governor_bench.eval.taper.run import _for_real_time
+
+    settings = _for_real_time(plan([1], quick=quick), quick=quick).settings
+    assert {setting.policy for setting in settings} == {"off", "eager", "taper", "taper_plus"}
+    assert sum(setting.seconds for setting in settings) <= (40 if quick else 20 * 60)

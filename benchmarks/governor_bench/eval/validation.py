@@ -12,7 +12,7 @@ from governor_bench.eval.setting import Outcome, Setting
 from governor_bench.eval.workloads import STEADY
 
 PROFILE = "qwen3-32b-h200"
-POLICIES = ("eager", "off", "taper", "taper_plus")
+POLICIES = ("eager", "off", "cap:2", "taper", "taper_plus")
 LOADS = (64.0, 112.0)
 SLO_MS = 50.0
 

@@ -43,7 +43,7 @@ def evaluate_emulated(
 ) -> dict[str, Any]:
     """Tier E: the curve's main contenders on real SGLang, with one predictor for all."""
     stopwatch = Stopwatch()
-    planned = _for_real_time(plan(seeds, quick=quick))
+    planned = _for_real_time(plan(seeds, quick=quick), quick=quick)
     task = progress.add_task("starting", total=len(planned.settings))
     outcomes = run_emulated(planned.settings, scale, progress, task)
     return _report("E", planned, outcomes, seeds, None, stopwatch, quick=quick)
@@ -89,20 +89,20 @@ def run_emulated(
 
 REAL_TIME_LOADS = (48.0, 96.0, 144.0)
 REAL_TIME = {"seconds": 75.0, "warm_up_s": 30.0}
+QUICK_LOADS = (32.0,)
+QUICK = {"seconds": 8.0, "warm_up_s": 4.0}
 
 
-def _for_real_time(planned: Plan) -> Plan:
+def _for_real_time(planned: Plan, *, quick: bool) -> Plan:
     """The curve alone, at some loads: a run takes as long as it says. An engine that is governed
     and parks nobody stands in for an ungoverned one."""
-    loads = {setting.load for _, setting in planned.sections["curve"]}
+    loads, timing = (QUICK_LOADS, QUICK) if quick else (REAL_TIME_LOADS, REAL_TIME)
     kept: list[tuple[Contender, Setting]] = []
     for contender, setting in planned.sections["curve"]:
-        if contender.name == BOUND.name or contender not in FEW:
-            continue
-        if setting.load not in (loads & set(REAL_TIME_LOADS) or loads):
+        if contender == BOUND or contender not in FEW or setting.load not in loads:
             continue
         policy = "eager" if setting.policy == STOCK else setting.policy
-        changed = msgspec.structs.replace(setting, policy=policy, predictor="linear", **REAL_TIME)
+        changed = msgspec.structs.replace(setting, policy=policy, predictor="linear", **timing)
         kept.append((contender, changed))
     return Plan({"curve": kept})
 
