@@ -27,13 +27,16 @@ class StepSample(msgspec.Struct, frozen=True, gc=False):
     """KV tokens that they attended to, summed."""
     prefill_tokens: int
     latency_s: float
+    draft_tokens: int = 0
+    """Draft tokens verified beyond the one token of each row, summed."""
 
 
 class StepLatencyPredictor(Protocol):
     """Predicts the latency of a step from its shape.
 
-    ``predict`` must never fall when a row or a context token is added: policies rely on the
-    marginal cost of one more row being at least zero. It reads no clock; callers pass the time.
+    ``predict`` must never fall when a row, a context token, a prefill token or a draft token is
+    added: policies rely on the marginal cost of one more being at least zero. It reads no clock;
+    callers pass the time.
     """
 
     @property
@@ -49,14 +52,31 @@ class StepLatencyPredictor(Protocol):
         """Grows whenever predictions change."""
         ...
 
-    def predict(self, rows: V, context_tokens: V, prefill_tokens: float = 0.0) -> V:
-        """Latency in seconds.
+    def predict(
+        self,
+        rows: V,
+        context_tokens: V,
+        prefill_tokens: float | V = 0.0,
+        draft_tokens: float | V = 0.0,
+    ) -> V:
+        """Mean latency in seconds.
 
         Args:
             rows: rows that advance; scalar or shape ``(n,)``.
             context_tokens: their summed context; same shape as ``rows``.
-            prefill_tokens: prompt tokens that ride along.
+            prefill_tokens: prompt tokens that ride along; scalar or the same shape.
+            draft_tokens: draft tokens verified beyond one token a row, summed; likewise.
         """
+        ...
+
+    def predict_p90(
+        self,
+        rows: V,
+        context_tokens: V,
+        prefill_tokens: float | V = 0.0,
+        draft_tokens: float | V = 0.0,
+    ) -> V:
+        """Latency that nine steps in ten stay below; arguments as for :meth:`predict`."""
         ...
 
     def observe(self, sample: StepSample) -> None:

@@ -14,6 +14,12 @@ MAX_ROWS = 4096
 MAX_FEEDBACK = 64
 """Finished steps reported by one snapshot."""
 
+MAX_ENDED = 256
+"""Rows that have left, reported by one snapshot."""
+
+MAX_GRAPHS = 512
+"""Batch sizes with captured graphs."""
+
 MAX_BANDS = 16
 """Batch-size bands in a table of standing orders."""
 

@@ -84,6 +84,17 @@ class Outcome(IntEnum):
     """There was nothing to decide: a prefill step, or no extra branch in the batch."""
 
 
+class EndReason(IntEnum):
+    """Why a request has left the engine."""
+
+    STOPPED = 0
+    """It said all it had to: a stop token, a stop string."""
+    LENGTH = 1
+    """It reached its limit; how long it would have gone on is not known."""
+    ABORTED = 2
+    """Its client left or an error ended it; how long it would have gone on is not known."""
+
+
 class Wire(msgspec.Struct, array_like=True, frozen=True, tag=True):
     """Base of all messages: an array, first item the tag, unknown trailing items ignored."""
 
@@ -114,6 +125,11 @@ class Hello(Wire, frozen=True, tag="hello"):
     """Draft lengths that the engine has captured; empty without speculation."""
     knobs: Annotated[list[Text], Meta(max_length=16)]
     """Actuators this engine has: ``branches`` today."""
+    device: Text = ""
+    """What it computes on, such as ``NVIDIA H200``. Since 1.2: empty from an older engine."""
+    graph_rows: Annotated[list[Count], Meta(max_length=limits.MAX_GRAPHS)] = []
+    """Batch sizes that it has captured graphs for, ascending: a step of fewer rows takes as long as
+    the next of these. Empty without graphs, and from an engine before 1.2."""
 
 
 class Welcome(Wire, frozen=True, tag="welcome"):
@@ -148,6 +164,26 @@ class StepFeedback(msgspec.Struct, array_like=True, frozen=True):
     latency_s: Duration
     outcome: Annotated[int, Meta(ge=0, le=255)]
     parked_rows: Count
+    draft_tokens: Count = 0
+    """Draft tokens verified beyond the one token of each row, summed. Since 1.2."""
+
+
+class RequestEnd(msgspec.Struct, array_like=True, frozen=True):
+    """One row that has left the engine for good. Since 1.2."""
+
+    request_id: Count
+    group_id: Count
+    prompt_tokens: Count
+    output_tokens: Count
+    max_new_tokens: Count
+    reason: Annotated[int, Meta(ge=0, le=255)]
+    """An :class:`EndReason`; one that is not known counts as ``ABORTED``."""
+    age_s: Duration
+    """From its arrival to its end."""
+    draft_tokens: Count = 0
+    """Draft tokens proposed for it over its life."""
+    accepted_tokens: Count = 0
+    """How many of them were accepted."""
 
 
 class Rows(msgspec.Struct, array_like=True, frozen=True):
@@ -193,6 +229,8 @@ class Snapshot(Wire, frozen=True, tag="snapshot"):
     feedback: Annotated[list[StepFeedback], Meta(max_length=limits.MAX_FEEDBACK)]
     falls: Count
     """Governed steps since start that ran without a fresh decision."""
+    ended: Annotated[list[RequestEnd], Meta(max_length=limits.MAX_ENDED)] = []
+    """Rows that have left since the last snapshot. Since 1.2: empty from an older engine."""
 
 
 class Band(msgspec.Struct, array_like=True, frozen=True):
