@@ -55,6 +55,8 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Step-latency predictor of an embedded controller."""
     controller_http: _Name = "127.0.0.1:9470"
     """HTTP address of an embedded controller (health, metrics, policy switch)."""
+    log_dir: Annotated[str, Meta(max_length=4096)] = ""
+    """Folder of an embedded controller's decision log; empty keeps none."""
     allow_unknown_sglang: bool = False
     """Run on an SGLang version that the seams were not checked against."""
 

@@ -48,7 +48,7 @@ def start(settings: EngineConfig) -> EmbeddedController:
         controller.stop()
         raise ConfigurationError(
             "GOVERNOR_ENDPOINT=embedded: the controller did not start; its own message above names "
-            "the setting (GOVERNOR_POLICY, GOVERNOR_PREDICTOR or GOVERNOR_CONTROLLER_HTTP)"
+            "the setting (such as GOVERNOR_POLICY, GOVERNOR_PREDICTOR or GOVERNOR_LOG_DIR)"
         )
     controller.supervise()
     os.environ[_ENDPOINT_VARIABLE] = controller.endpoint
@@ -73,6 +73,7 @@ class EmbeddedController:
             f"--http={settings.controller_http}",
             "--http-fallback-any",
             "--exit-with-parent",
+            *([f"--log-dir={settings.log_dir}"] if settings.log_dir else ()),
         ]
         self._stopping = threading.Event()
         self._process = self._spawn()

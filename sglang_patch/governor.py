@@ -13,10 +13,19 @@ from typing import Protocol
 import msgspec
 from governor_protos.columns import unpack
 from governor_protos.limits import MAX_COUNT
-from governor_protos.messages import Decision, Outcome, Role, RowFlag, Snapshot, StepKind
+from governor_protos.messages import (
+    Decision,
+    EndReason,
+    Outcome,
+    Role,
+    RowFlag,
+    Snapshot,
+    StepKind,
+)
 
 from sglang_patch.apply.branches import park_as_decided, park_by_orders
 from sglang_patch.config import EngineConfig
+from sglang_patch.ends import EndLog
 from sglang_patch.fallback import FallReason, Footing, Rung, find_footing
 from sglang_patch.requests import terms
 from sglang_patch.rows import Names, RowRecord, RowTable
@@ -54,7 +63,7 @@ class Link(Protocol):
 
     def wait(self, step: int, longest_s: float) -> None: ...
 
-    def ask(self, snapshot: Snapshot, now_s: float) -> object: ...
+    def ask(self, snapshot: Snapshot, now_s: float) -> bool: ...
 
     def keep_alive(self, now_s: float) -> None: ...
 
@@ -74,6 +83,8 @@ class Tally:
     parked_row_steps: int = 0
     vetoed_steps: int = 0
     """Steps at which parking was decided but memory or the batch did not allow it."""
+    dropped_ends: int = 0
+    """Ends of requests that no controller was told of, as too many waited for one."""
 
 
 class EngineGovernor:
@@ -95,6 +106,7 @@ class EngineGovernor:
         self._roles: list[int] = []
         self._packer = RowPacker()
         self._meter = StepMeter()
+        self._ends = EndLog()
         self._footing: Footing | None = None
         self._planned_outcome = Outcome.UNGOVERNED
         self._planned_parked = 0
@@ -223,7 +235,7 @@ class EngineGovernor:
     ) -> None:
         """Take in the rows of the step to come and ask the controller about it.
 
-        With nothing to decide, only some steps are reported; feedback waits and loses nothing.
+        With nothing to decide, only some steps are reported; feedback and ends wait.
         """
         for index, record in enumerate(table.records):
             if record.parked_steps and record.must_advance(self._config.max_parked_steps):
@@ -236,6 +248,7 @@ class EngineGovernor:
             return
         if _OPPORTUNISTIC not in self._roles and for_step % REPORT_EVERY_STEPS:
             return
+        ended = self._ends.oldest()
         snapshot = Snapshot(
             for_step=for_step,
             rows=self._packer.pack(table, self._roles, now_s),
@@ -245,12 +258,35 @@ class EngineGovernor:
             waiting_prefill_tokens=waiting_prefill_tokens,
             feedback=self._meter.take_feedback(),
             falls=min(sum(self.tally.falls.values()), MAX_COUNT),
+            ended=ended,
         )
-        self._link.ask(snapshot, now_s)
+        if self._link.ask(snapshot, now_s):
+            self._ends.forget(len(ended))
 
     def finished(self, step_number: int, now_s: float) -> None:
         """A step's results are in; its rows have taken note of their tokens."""
         self._meter.finished(step_number, now_s)
+
+    def ended(
+        self,
+        record: RowRecord,
+        reason: EndReason,
+        now_s: float,
+        *,
+        output_tokens: int,
+        draft_tokens: int = 0,
+        accepted_tokens: int = 0,
+    ) -> None:
+        """A row has left for good: the next snapshot says so. Telling it twice is harmless."""
+        self._ends.add(
+            record,
+            reason,
+            now_s,
+            output_tokens=output_tokens,
+            draft_tokens=draft_tokens,
+            accepted_tokens=accepted_tokens,
+        )
+        self.tally.dropped_ends = self._ends.dropped
 
     def close(self, reason: str) -> None:
         self._link.close(reason)

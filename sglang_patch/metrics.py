@@ -50,6 +50,11 @@ class EngineMetrics:
         self._invalid = prometheus_client.Counter(
             "governor_invalid_replies", "Replies that could not be used", ["dp_rank"]
         ).labels(**labels)
+        self._dropped_ends = prometheus_client.Counter(
+            "governor_dropped_request_ends",
+            "Ends of requests that no controller was told of",
+            ["dp_rank"],
+        ).labels(**labels)
         self._connected = prometheus_client.Gauge(
             "governor_connected",
             "1 while a controller answers",
@@ -71,6 +76,7 @@ class EngineMetrics:
         self._raise_to(self._parked, "parked", tally.parked_row_steps)
         self._raise_to(self._vetoed, "vetoed", tally.vetoed_steps)
         self._raise_to(self._invalid, "invalid", link.invalid_replies)
+        self._raise_to(self._dropped_ends, "dropped_ends", tally.dropped_ends)
         answers = link.state is LinkState.READY and link.breaker.state is BreakerState.CLOSED
         self._connected.set(1 if answers else 0)
 

@@ -35,6 +35,7 @@ class RowRecord:
     __slots__ = (
         "arrival_s",
         "deadline_from_s",
+        "ended",
         "first_token_s",
         "group",
         "group_id",
@@ -86,6 +87,8 @@ class RowRecord:
         the batch if that was later ("on return its deadline restarts", TAPER)."""
         self.tokens_seen = 0
         self.parked_steps = 0
+        self.ended = False
+        """Done, and noted as such: the overlap loop sees a finished row once more."""
 
     def note_tokens(self, output_tokens: int, now_s: float) -> None:
         """Take note of how many tokens the request has by now."""

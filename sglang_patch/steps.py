@@ -26,6 +26,8 @@ class LaunchedStep:
     launched_s: float
     parked_rows: int = 0
     outcome: Outcome = Outcome.UNGOVERNED
+    draft_tokens: int = 0
+    """Draft tokens verified beyond the one token of each row, summed."""
 
 
 class StepMeter:
@@ -67,6 +69,7 @@ class StepMeter:
                 latency_s=min(max(latency_s, 0.0), MAX_DURATION_S),
                 outcome=step.outcome.value,
                 parked_rows=step.parked_rows,
+                draft_tokens=min(step.draft_tokens, MAX_COUNT),
             )
         )
         if len(self._done) > MAX_FEEDBACK:

@@ -6,8 +6,20 @@ read the same files.
 
 from __future__ import annotations
 
+from governor_profiles.bends import Bends
 from governor_profiles.grid import Grid
 from governor_profiles.library import ProfileError, load_profile, profile_names
 from governor_profiles.profile import StepProfile
+from governor_profiles.variation import Noise, Shift, StepVariation
 
-__all__ = ["Grid", "ProfileError", "StepProfile", "load_profile", "profile_names"]
+__all__ = [
+    "Bends",
+    "Grid",
+    "Noise",
+    "ProfileError",
+    "Shift",
+    "StepProfile",
+    "StepVariation",
+    "load_profile",
+    "profile_names",
+]

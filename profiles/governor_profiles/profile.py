@@ -7,18 +7,20 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from governor_profiles.bends import Bends
 from governor_profiles.grid import Grid
 
 _Cost = Annotated[float, Meta(ge=0, le=60)]
 
 
 class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """T = a + b*rows + c*context + p*prefill + d*draft, or a measured grid for the decode part.
+    """T = a + b*rows + c*context + p*prefill + d*draft; the decode part may be bent or a grid.
 
-    The linear form of decode is TAPER's (arXiv 2605.06914).
+    The linear form of decode is TAPER's (arXiv 2605.06914). T never falls as work grows.
 
     Raises:
-        ValueError: the grid cannot be extended down to one row with these slopes.
+        ValueError: the grid cannot be extended down to one row with these slopes, or there are
+            tiles or a knee beside a grid.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
@@ -42,8 +44,17 @@ class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Stated error of the step time in per cent; None if none is stated."""
     grid: Grid | None = None
     """Measured decode times; they replace ``fixed_s + b*rows + c*context`` where present."""
+    bends: Bends | None = None
+    """Steps and a knee on top of the straight line; None: straight. Beside a grid only
+    ``graph_rows``: the grid is then read at the padded size."""
 
     def __post_init__(self) -> None:
+        bends = self.bends
+        if self.grid is not None and bends is not None and (bends.tile_s or bends.knee_token_s):
+            raise ValueError(
+                "bends: a measured grid holds tiles and knee already; beside one, give graph_rows "
+                "alone"
+            )
         if self.grid is not None and self._decode_s(1, 1) <= 0:
             raise ValueError(
                 "grid starts so far from one row that row_s and context_token_s lead below zero: "
@@ -51,7 +62,11 @@ class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
     def step_s(
-        self, rows: int, context_tokens: int, prefill_tokens: int = 0, draft_tokens: int = 0
+        self,
+        rows: float,
+        context_tokens: float,
+        prefill_tokens: float = 0,
+        draft_tokens: float = 0,
     ) -> float:
         """Duration of a step in s; 0 for a step without rows and prefill.
 
@@ -66,9 +81,19 @@ class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         decode_s = self._decode_s(rows, context_tokens)
         return decode_s + self.prefill_token_s * prefill_tokens + self.draft_token_s * draft_tokens
 
-    def _decode_s(self, rows: int, context_tokens: int) -> float:
-        grid = self.grid
+    @property
+    def graph_rows(self) -> tuple[int, ...]:
+        """Batch sizes with captured graphs, rising; none if the profile names none."""
+        return () if self.bends is None else self.bends.graph_rows
+
+    def _decode_s(self, rows: float, context_tokens: float) -> float:
+        grid, bends = self.grid, self.bends
+        extra_s = 0.0
+        if bends is not None:
+            rows = bends.padded(rows)
+            extra_s = bends.extra_s(rows, context_tokens)
         if grid is None:
-            return self.fixed_s + self.row_s * rows + self.context_token_s * context_tokens
+            line_s = self.fixed_s + self.row_s * rows + self.context_token_s * context_tokens
+            return line_s + extra_s
         value_s, more_rows, more_tokens = grid.interpolate(rows, context_tokens)
         return max(0.0, value_s + self.row_s * more_rows + self.context_token_s * more_tokens)

@@ -38,5 +38,8 @@ MAX_STEP = (1 << 53) - 1
 MAX_DURATION_S = 1e7
 """Largest duration in seconds (116 days); also the value that stands for 'no target'."""
 
+MAX_NUMBER = (1 << 32) - 1
+"""Largest number of a request or a group: it fills an unsigned 32-bit column."""
+
 MAX_COUNT = (1 << 31) - 1
 """Largest count of tokens or rows: every count fits a signed 32-bit column."""

@@ -31,6 +31,8 @@ from governor_protos.columns import ITEM_BYTES, ROW_COLUMNS
 Text = Annotated[str, Meta(max_length=limits.MAX_TEXT)]
 Message = Annotated[str, Meta(max_length=limits.MAX_MESSAGE)]
 Count = Annotated[int, Meta(ge=0, le=limits.MAX_COUNT)]
+Number = Annotated[int, Meta(ge=0, le=limits.MAX_NUMBER)]
+"""What a request or a group is called on the wire."""
 Step = Annotated[int, Meta(ge=0, le=limits.MAX_STEP)]
 Duration = Annotated[float, Meta(ge=0, le=limits.MAX_DURATION_S)]
 SignedDuration = Annotated[float, Meta(ge=-limits.MAX_DURATION_S, le=limits.MAX_DURATION_S)]
@@ -171,8 +173,10 @@ class StepFeedback(msgspec.Struct, array_like=True, frozen=True):
 class RequestEnd(msgspec.Struct, array_like=True, frozen=True):
     """One row that has left the engine for good. Since 1.2."""
 
-    request_id: Count
-    group_id: Count
+    request_id: Number
+    """As in :class:`Rows`."""
+    group_id: Number
+    """As in :class:`Rows`."""
     prompt_tokens: Count
     output_tokens: Count
     max_new_tokens: Count

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
-from governor_profiles import ProfileError, StepProfile, load_profile
+from governor_profiles import (
+    Noise,
+    ProfileError,
+    Shift,
+    StepProfile,
+    StepVariation,
+    load_profile,
+)
 from msgspec import Meta
 
 from sglang_patch.errors import ConfigurationError
@@ -22,10 +29,28 @@ class EmulationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name of a shipped step-time profile, or the path of a profile's JSON file; empty: inert."""
     scale: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     """Every step lasts this many times what the profile says."""
+    noise: Noise = 0.0
+    """Relative standard deviation of each step's duration; none beyond four of them."""
+    seed: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
+    """Of the noise."""
+    shift: Annotated[str, Meta(max_length=64)] = ""
+    """``STEP:FACTOR``: from that step of the device on, every step lasts FACTOR times as long."""
 
     @property
     def active(self) -> bool:
         return bool(self.profile)
+
+    def variation(self) -> StepVariation:
+        """What noise and shift make of the profile's times.
+
+        Raises:
+            ConfigurationError: the shift is not ``STEP:FACTOR``.
+        """
+        try:
+            shift = Shift.parse(self.shift) if self.shift else None
+        except ValueError as error:
+            raise ConfigurationError(f"{PREFIX}SHIFT: {error}") from error
+        return StepVariation(self.noise, self.seed, shift)
 
     def load_profile(self) -> StepProfile:
         """The profile that is named.
@@ -55,14 +80,16 @@ def load(environ: Mapping[str, str] | None = None) -> EmulationConfig:
         if not name.startswith(PREFIX) or value == "":
             continue
         if name not in known:
-            raise ConfigurationError(f"{name} is no setting; known are {' and '.join(known)}")
+            raise ConfigurationError(f"{name} is no setting; known are {', '.join(known)}")
         values[name.removeprefix(PREFIX).lower()] = value
     try:
         config = msgspec.convert(values, EmulationConfig, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{PREFIX}*: {error}") from error
     if values and not config.active:
+        wrong = PREFIX + next(iter(values)).upper()
         raise ConfigurationError(
-            f"{PREFIX}SCALE is set but {PREFIX}PROFILE is not: name a profile or unset both"
+            f"{wrong} is set but {PREFIX}PROFILE is not: name a profile or unset both"
         )
+    config.variation()
     return config

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from governor_profiles import StepProfile
+from governor_profiles import StepProfile, StepVariation
 
 from sglang_patch.emulated import config
 from sglang_patch.emulated.device import EmulatedDevice
@@ -23,14 +23,23 @@ class Emulation:
 
     profile: StepProfile
     scale: float
+    variation: StepVariation = field(default_factory=StepVariation)
     device: EmulatedDevice = field(default_factory=EmulatedDevice)
     follows: bool = False
     """Whether the engine had a batch in the iteration before this one."""
     metrics: DeviceMetrics | None = None
 
+    @property
+    def device_name(self) -> str:
+        """What this device calls itself towards a controller."""
+        slower = "" if self.scale == 1.0 else f" x{self.scale:g}"
+        return f"emulated:{self.profile.name}{slower}"
+
     def launch(self, rows: int, context_tokens: int, prefill_tokens: int) -> None:
         """Put a step on the device, now."""
-        step_s = self.profile.step_s(rows, context_tokens, prefill_tokens)
+        step_s = self.variation.vary(
+            self.profile.step_s(rows, context_tokens, prefill_tokens), self.device.steps + 1
+        )
         self.device.enqueue(self.scale * step_s, clock_s(), follows=self.follows)
 
 
@@ -46,4 +55,4 @@ def current() -> Emulation:
         raise ConfigurationError(
             f"the emulated model was loaded without an emulated device: set {config.PREFIX}PROFILE"
         )
-    return Emulation(settings.load_profile(), settings.scale)
+    return Emulation(settings.load_profile(), settings.scale, settings.variation())

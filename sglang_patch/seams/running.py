@@ -12,6 +12,7 @@ from governor_protos.messages import StepKind
 from sglang_patch.governor import EngineGovernor
 from sglang_patch.seams import runtime
 from sglang_patch.seams.batches import put_back
+from sglang_patch.seams.ends import note_end
 from sglang_patch.seams.requests import now_s, read_table
 from sglang_patch.steps import LaunchedStep
 
@@ -68,6 +69,8 @@ def after_process_batch_result(
             record = runtime.record_of(req)
             if record is not None:
                 record.note_tokens(len(req.output_ids), done_s)
+                if req.finished_reason is not None and not record.ended:
+                    note_end(req, record, state.governor, scheduler.server_args, done_s)
         state.governor.finished(batch.forward_iter, done_s)
     if not scheduler.enable_overlap:
         _return_parked(scheduler)

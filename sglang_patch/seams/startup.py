@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR
-from governor_protos.limits import MAX_COUNT
+from governor_protos.limits import MAX_COUNT, MAX_TEXT
 from governor_protos.messages import Hello
 
 from sglang_patch import __version__, config, embedded
@@ -18,7 +18,7 @@ from sglang_patch.config import EngineConfig
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.governor import EngineGovernor, StepOrder
 from sglang_patch.link import ControllerLink
-from sglang_patch.seams import runtime, versions
+from sglang_patch.seams import device, runtime, versions
 from sglang_patch.seams.hooks import require_applied
 from sglang_patch.seams.unsupported import refuse_unsupported
 
@@ -108,4 +108,6 @@ def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
         speculative_algorithm=args.speculative_algorithm or "",
         draft_lengths=[],
         knobs=["branches"],
+        device=device.name(scheduler)[:MAX_TEXT],
+        graph_rows=device.graph_rows(scheduler),
     )

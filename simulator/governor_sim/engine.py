@@ -7,7 +7,7 @@ runs, so it learns of a row's last token one step late and runs that row once mo
 
 from __future__ import annotations
 
-from governor_profiles import StepProfile
+from governor_profiles import StepProfile, StepVariation
 from governor_protos.messages import StepKind
 
 from governor_sim.arrivals import Arrivals
@@ -32,6 +32,8 @@ class SimulatedEngine:
         link: the governor's link.
         host: time that the host takes.
         overlap: which of SGLang's loops.
+        variation: how steps differ from what the profile says; None: not at all.
+        limit_tokens: see :class:`governor_sim.reporting.Reporter`.
     """
 
     def __init__(
@@ -43,15 +45,18 @@ class SimulatedEngine:
         host: HostTimes,
         *,
         overlap: bool,
+        variation: StepVariation | None = None,
+        limit_tokens: int = 0,
     ) -> None:
         self.now_s = 0.0
         self.steps = StepSeries()
         self.host_limited_s = 0.0
         self._profile = profile
+        self._variation = variation or StepVariation()
         self._batcher = batcher
         self._governor = governor
         self._link = link
-        self._reporter = None if governor is None else Reporter(governor, batcher)
+        self._reporter = None if governor is None else Reporter(governor, batcher, limit_tokens)
         self._host = host
         self._overlap = overlap
         self._audience: Audience | None = None
@@ -122,7 +127,9 @@ class SimulatedEngine:
             kind, prefill_tokens, costly_tokens = StepKind.DECODE, 0, 0
         self._number += 1
         context = sum([row.context_tokens for row in rows])
-        seconds = self._profile.step_s(len(rows), context, costly_tokens)
+        seconds = self._variation.vary(
+            self._profile.step_s(len(rows), context, costly_tokens), self._number
+        )
         planned_s = self.now_s + self._host.plan(len(rows))
         start_s = max(planned_s, self._device_free_s)
         if self._in_flight is not None:
@@ -192,6 +199,8 @@ class SimulatedEngine:
             if row.output_tokens >= row.max_new_tokens:
                 row.finished = True
                 self._batcher.kv.release(row)
+                if self._reporter is not None:
+                    self._reporter.ended(row, now_s)
                 audience.row_finished(row, now_s)
         if self._governor is not None:
             self._governor.finished(step.number, now_s)

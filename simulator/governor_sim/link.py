@@ -41,11 +41,13 @@ class VirtualLink:
         self.waited_s = 0.0
         """What the last :meth:`wait` took."""
 
-    def ask(self, snapshot: Snapshot, now_s: float) -> None:
+    def ask(self, snapshot: Snapshot, now_s: float) -> bool:
+        """Send a snapshot; it always leaves."""
         reply = decode_to_engine(self._session.decide(snapshot, self._policy))
         self._session.settle(snapshot, now_s)
         if isinstance(reply, Decision):
             self._under_way.append((now_s + self._latency.sample(self._rng), reply))
+        return True
 
     def poll(self, now_s: float) -> None:
         """Take in what has arrived by ``now_s``; the newest counts."""

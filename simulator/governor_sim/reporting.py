@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from governor_protos.limits import MAX_COUNT
-from governor_protos.messages import RowFlag
+from governor_protos.messages import EndReason, RowFlag
 
 from governor_sim.batching import Batcher
 from governor_sim.rows import SimRow
@@ -25,11 +25,14 @@ class Reporter:
     Args:
         governor: the engine side of Governor.
         batcher: the scheduler that it watches.
+        limit_tokens: output limit that every request names, if it is above what the request will
+            say; 0: each names just that.
     """
 
-    def __init__(self, governor: EngineGovernor, batcher: Batcher) -> None:
+    def __init__(self, governor: EngineGovernor, batcher: Batcher, limit_tokens: int = 0) -> None:
         self._governor = governor
         self._batcher = batcher
+        self._limit_tokens = limit_tokens
 
     def decode_planned(
         self, parked: list[SimRow], kept: list[SimRow], now_s: float, *, vetoed: bool
@@ -66,6 +69,19 @@ class Reporter:
         )
         return governor.extra_rows
 
+    def ended(self, row: SimRow, now_s: float) -> None:
+        """A row has said all that its request wanted of it."""
+        record = row.record
+        if record is None:
+            return
+        stopped = row.output_tokens < record.max_new_tokens
+        self._governor.ended(
+            record,
+            EndReason.STOPPED if stopped else EndReason.LENGTH,
+            now_s,
+            output_tokens=row.output_tokens,
+        )
+
     def _table(self, rows: list[SimRow]) -> RowTable:
         chunked = self._batcher.chunked
         live = [row for row in rows if not row.finished]
@@ -89,7 +105,7 @@ class Reporter:
             terms,
             row.sent_s,
             prompt_tokens=row.prompt_tokens,
-            max_new_tokens=row.max_new_tokens,
+            max_new_tokens=0 if row.is_warm_up else max(row.max_new_tokens, self._limit_tokens),
             priority=request.priority,
             pinned=False,
         )

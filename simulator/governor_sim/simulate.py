@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
-from governor_profiles import StepProfile
+from governor_profiles import Noise, Shift, StepProfile, StepVariation
 from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR
-from governor_protos.limits import MAX_COUNT
+from governor_protos.limits import MAX_COUNT, MAX_TEXT
 from governor_protos.messages import Hello
 from governor_workloads.served import Served
 from governor_workloads.spec import Workload
+from msgspec import Meta
 
 from controller_service.policies.base import Policy
 from controller_service.predictors.base import StepLatencyPredictor
@@ -49,6 +51,14 @@ class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Instead of the profile's."""
     replan_steps: int = 1
     """Steps for which one plan stands (1: a new one every step)."""
+    noise: Noise = 0.0
+    """Relative standard deviation of each step's duration."""
+    shift: Shift | None = None
+    """A change of the machine in the middle of the run; None: it stays what it is."""
+    max_new_tokens: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
+    """Output limit that every request names to the controller, so that how much it will say has to
+    be guessed. 0: each names what it will say, as a bench's client does. Admission goes by what
+    will be said either way."""
 
 
 class SimResult(msgspec.Struct, frozen=True):
@@ -89,7 +99,7 @@ def simulate(
         predictor: step-latency predictor of the controller; needed with a policy.
         seconds: virtual seconds after which users stop sending and the run is cut off; without a
             limit, all requests are served.
-        seed: of the decision latencies.
+        seed: of the decision latencies and of the noise.
 
     Raises:
         ValueError: a policy without a predictor, or a request that the KV memory cannot hold.
@@ -109,7 +119,16 @@ def simulate(
         )
         link = VirtualLink(session, policy, config.latency, seed)
         governor = EngineGovernor(config.engine, link, overlap=config.overlap)
-    engine = SimulatedEngine(profile, batcher, governor, link, config.host, overlap=config.overlap)
+    engine = SimulatedEngine(
+        profile,
+        batcher,
+        governor,
+        link,
+        config.host,
+        overlap=config.overlap,
+        variation=StepVariation(config.noise, seed, config.shift),
+        limit_tokens=config.max_new_tokens,
+    )
     users = Users(
         workload,
         seconds,
@@ -169,4 +188,6 @@ def _hello(profile: StepProfile, config: SimConfig, kv: KvMemory) -> Hello:
         speculative_algorithm="",
         draft_lengths=[],
         knobs=["branches"],
+        device=f"simulated:{profile.name}"[:MAX_TEXT],
+        graph_rows=list(profile.graph_rows),
     )

@@ -66,7 +66,7 @@ class StepSeries:
 
     @property
     def seconds(self) -> Floats:
-        """Time that the device took."""
+        """Time that the device took, its noise and shift included."""
         return np.asarray(self._seconds, dtype=np.float64)
 
     @property

@@ -44,6 +44,23 @@ def mix(tmp_path: Path) -> str:
     return str(path)
 
 
+def test_noise_and_a_shift_change_the_times_and_are_told(mix: str, tmp_path: Path) -> None:
+    even = report_of(tmp_path / "even.json", "--mix", mix, "--policy", "stock")
+    changed = report_of(
+        tmp_path / "changed.json",
+        *("--mix", mix, "--policy", "stock", "--noise", "0.02", "--shift", "20:2"),
+    )
+    assert changed["cells"][0]["virtual_s"] > even["cells"][0]["virtual_s"]
+    told = [
+        (report["arguments"]["noise"], report["arguments"]["shift"]) for report in (even, changed)
+    ]
+    assert told == [(0.0, None), (0.02, "20:2")]
+    refused = run("--mix", mix, "--shift", "20")
+    assert refused.exit_code == 2
+    assert "--shift" in refused.output
+    assert "STEP:FACTOR" in refused.output
+
+
 def test_policies_stand_side_by_side(mix: str, tmp_path: Path) -> None:
     report = report_of(tmp_path / "out.json", "--mix", mix, "--policy", "stock", "--policy", "off")
     stock, off = report["cells"]

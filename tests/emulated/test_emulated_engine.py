@@ -16,6 +16,8 @@ from emulated_requests import generate, generate_all, metrics, prompt
 from governor_bench.processes import workspace
 from governor_bench.servers import Controller, EmulatedEngine
 from governor_profiles import load_profile
+from governor_protos.messages import EndReason, RequestEnd
+from listening_controller import listening
 
 from sglang_patch.emulated.tokens import continuation
 
@@ -32,6 +34,7 @@ PROFILE = {
     "prefill_token_s": 1e-5,
     "draft_token_s": 0,
     "kv_tokens": 4096,
+    "bends": {"graph_rows": [1, 2, 4, 8, 16, 32]},
 }
 CHUNK_TOKENS = 256
 
@@ -178,6 +181,52 @@ def test_governed_tokens_equal_ungoverned_ones(engine: EmulatedEngine, folder: P
         assert [answer["output_ids"] for answer in samples] == [continuation(ids, 80)] * 4
     name = "governor_parked_row_steps_total"
     assert after[name] - before[name] > 100
+
+
+def test_ends_are_reported_with_their_reasons(engine: EmulatedEngine, folder: Path) -> None:
+    # Told apart by prompt lengths that no other test has: earlier ends arrive here as well.
+    stopped, cut, branching, aborted = (prompt(331 + number) for number in range(4))
+    stop_at = continuation(stopped, 12)[-1]
+    said = continuation(stopped, 12).index(stop_at) + 1
+    with listening(folder) as heard, ThreadPoolExecutor(1) as pool:
+        heard.wait(lambda it: it.hello is not None, "the engine did not connect")
+        generate(engine, stopped, 60, sampling={"stop_token_ids": [stop_at]})
+        generate(engine, cut, 30)
+        generate(engine, branching, 20, sampling={"n": 3})
+        future = pool.submit(generate, engine, aborted, 900, rid="soon-gone")
+        time.sleep(0.4)
+        abort = urllib.request.Request(
+            f"{engine.url}/abort_request",
+            data=json.dumps({"rid": "soon-gone"}).encode(),
+            headers={"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(abort, timeout=30) as reply:
+            assert reply.status == 200
+        future.result()
+
+        def ours() -> list[RequestEnd]:
+            return [end for end in heard.ended if 331 <= end.prompt_tokens <= 334]
+
+        generate(engine, prompt(7), 40)  # its snapshots carry what has ended before
+        heard.wait(lambda _: len(ours()) >= 6, "ends are missing")
+    ends = ours()
+    assert heard.hello is not None
+    assert heard.hello.device == "emulated:small"
+    assert heard.hello.graph_rows == [1, 2, 4, 8, 16, 32]
+    assert len({end.request_id for end in heard.ended}) == len(heard.ended)
+    told = [(end.prompt_tokens, end.output_tokens, end.max_new_tokens, end.reason) for end in ends]
+    assert told[:-1] == [
+        (331, said, 60, EndReason.STOPPED),
+        (332, 30, 30, EndReason.LENGTH),
+        *[(333, 20, 20, EndReason.LENGTH)] * 3,
+    ]
+    gone = ends[-1]
+    assert (gone.prompt_tokens, gone.max_new_tokens, gone.reason) == (334, 900, EndReason.ABORTED)
+    assert 0 < gone.output_tokens < 900
+    assert ends[0].group_id == 0 < ends[2].group_id == ends[3].group_id
+    assert ends[1].age_s >= 30 * STEP_S
+    assert all(end.draft_tokens == end.accepted_tokens == 0 for end in ends)
+    assert all(step.draft_tokens == 0 for step in heard.feedback)
 
 
 def test_nothing_leaked(engine: EmulatedEngine) -> None:

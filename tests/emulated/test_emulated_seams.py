@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +67,30 @@ def test_a_launch_takes_the_profiles_time_times_the_scale(emulation: runtime.Emu
     emulation.launch(rows=10, context_tokens=5000, prefill_tokens=64)
     expected_s = 3 * emulation.profile.step_s(10, 5000, 64)
     assert emulation.device.busy_s == pytest.approx(expected_s)
+
+
+def launched_s(monkeypatch: pytest.MonkeyPatch, steps: int, **settings: str) -> list[float]:
+    """What each of ``steps`` equal steps took on a fresh device, in profile steps."""
+    for name, value in settings.items():
+        monkeypatch.setenv(f"GOVERNOR_EMULATED_{name}", value)
+    runtime.current.cache_clear()
+    fresh = runtime.current()
+    busy_s = [0.0]
+    for _ in range(steps):
+        fresh.launch(rows=10, context_tokens=5000, prefill_tokens=0)
+        busy_s.append(fresh.device.busy_s)
+    step_s = fresh.scale * fresh.profile.step_s(10, 5000)
+    return [(b - a) / step_s for a, b in itertools.pairwise(busy_s)]
+
+
+@pytest.mark.usefixtures("emulation")
+def test_noise_is_seeded_and_a_shift_comes_at_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = launched_s(monkeypatch, 400, NOISE="0.05", SEED="7")
+    assert statistics.stdev(noisy) == pytest.approx(0.05, rel=0.2)
+    assert launched_s(monkeypatch, 400, SEED="7") == noisy
+    assert launched_s(monkeypatch, 400, SEED="8") != noisy
+    shifted = launched_s(monkeypatch, 10, NOISE="0", SHIFT="6:1.5")
+    assert shifted == pytest.approx([1.0] * 5 + [1.5] * 5)
 
 
 def test_drafts_are_refused() -> None:

@@ -36,6 +36,14 @@ def test_settings_are_read() -> None:
         ({"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SCALE": "fast"}, "scale"),
         ({"GOVERNOR_EMULATED_SPEED": "2"}, "GOVERNOR_EMULATED_SPEED is no setting"),
         ({"GOVERNOR_EMULATED_SCALE": "2"}, "GOVERNOR_EMULATED_PROFILE is not"),
+        ({"GOVERNOR_EMULATED_NOISE": "0.01"}, "NOISE is set but GOVERNOR_EMULATED_PROFILE is not"),
+        ({"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_NOISE": "0.3"}, "noise"),
+        ({"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_NOISE": "-0.1"}, "noise"),
+        ({"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SEED": "x"}, "seed"),
+        (
+            {"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SHIFT": "100"},
+            "GOVERNOR_EMULATED_SHIFT: a shift is STEP:FACTOR",
+        ),
     ],
 )
 def test_bad_settings_are_explained(environ: dict[str, str], message: str) -> None:

@@ -35,7 +35,7 @@ def test_every_shipped_profile_loads_and_states_its_source(name: str) -> None:
     assert profile.name == name
     assert "KV capacity" in profile.source
     assert f"= {profile.kv_tokens}." in profile.source
-    assert profile.measured or profile.error_pct is not None
+    assert profile.measured or profile.error_pct is not None or "not measured" in profile.source
     assert f"{profile.prefill_token_s * 1e6:.1f} us per token" in profile.source
 
 
@@ -63,6 +63,22 @@ def test_prefill_costs_reproduce_the_mixed_step(name: str, step_ms: float) -> No
     assert step_s * 1e3 == pytest.approx(step_ms, abs=0.05)
 
 
+def test_the_bent_profile_is_its_line_on_average() -> None:
+    line, bent = load_profile("qwen3-32b-h200"), load_profile("qwen3-32b-h200-bent")
+    shapes = [
+        (rows, line.kv_tokens * part // 20) for rows in range(1, 257) for part in range(1, 21)
+    ]
+    straight_s = [line.step_s(*shape) for shape in shapes]
+    bent_s = [bent.step_s(*shape) for shape in shapes]
+    assert sum(bent_s) == pytest.approx(sum(straight_s), rel=0.003)
+    off = [abs(b / s - 1) for b, s in zip(bent_s, straight_s, strict=True)]
+    assert max(off) > 0.1, "but not everywhere, or a line would do"
+    assert bent.step_s(65, 50_000) - bent.step_s(64, 50_000) > 10 * line.row_s
+    assert bent.step_s(57, 50_000) == bent.step_s(64, 50_000)
+    assert bent.graph_rows[:6] == (1, 2, 4, 8, 12, 16)
+    assert line.graph_rows == ()
+
+
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert load_profile(write(tmp_path)).step_s(4, 400) == 0.005
     assert load_profile(str(write(tmp_path, error_pct=3))).error_pct == 3
@@ -85,6 +101,18 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         (
             {"grid": {"rows": [1, 2], "context_tokens": [1, 2], "seconds": [[1, 2], [1, 1.5]]}},
             r"falls as rows",
+        ),
+        ({"bends": {"graph_rows": [4, 4]}}, r"bends\.graph_rows must rise"),
+        ({"bends": {"graph_rows": [0, 4]}}, r"bends\.graph_rows"),
+        ({"bends": {"tile_s": 0.001}}, r"bends\.tile_rows"),
+        ({"bends": {"knee_token_s": -1}}, r"bends\.knee_token_s"),
+        ({"bends": {"knees": 1}}, r"unknown field `knees`.*bends"),
+        (
+            {
+                "grid": {"rows": [1, 2], "context_tokens": [1, 2], "seconds": [[1, 2], [1, 2]]},
+                "bends": {"tile_rows": 8, "tile_s": 0.001},
+            },
+            "give graph_rows alone",
         ),
     ],
 )

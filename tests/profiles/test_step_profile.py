@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from governor_profiles import Grid, StepProfile
+from governor_profiles import Bends, Grid, StepProfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +28,10 @@ def measured(rows: list[int], context: list[int], seconds: list[list[float]]) ->
     return msgspec.structs.replace(LINEAR, grid=Grid(rows, context, seconds))
 
 
+def bent(**parts: Any) -> StepProfile:
+    return msgspec.structs.replace(LINEAR, bends=Bends(**parts))
+
+
 GRIDDED = measured([2, 8], [100, 1100], [[0.01, 0.02], [0.03, 0.06]])
 
 
@@ -43,6 +47,18 @@ def grids(draw: st.DrawFn) -> StepProfile:
         for i in range(len(rows))
     ]
     return measured(rows, context, seconds)
+
+
+@st.composite
+def bends(draw: st.DrawFn) -> StepProfile:
+    sizes = draw(st.lists(st.integers(1, 4000), max_size=6, unique=True).map(sorted))
+    return bent(
+        graph_rows=tuple(sizes),
+        tile_rows=draw(st.integers(1, 300)),
+        tile_s=draw(st.floats(0, 0.01)),
+        knee_tokens=draw(st.integers(0, 9000)),
+        knee_token_s=draw(st.floats(0, 1e-5)),
+    )
 
 
 def test_linear_is_the_sum_of_its_parts() -> None:
@@ -75,7 +91,48 @@ def test_a_grid_is_interpolated_inside_and_extended_outside(
     assert GRIDDED.step_s(rows, context, 10) == pytest.approx(expected + 2e-4)
 
 
-@given(grids(), st.integers(1, 9000), st.integers(0, 9000), st.integers(0, 500))
+@pytest.mark.parametrize(
+    ("parts", "rows", "context", "expected"),
+    [
+        ({}, 5, 2000, 0.010 + 5e-4 + 2e-3),
+        ({"graph_rows": (4, 8)}, 3, 0, 0.010 + 4e-4),
+        ({"graph_rows": (4, 8)}, 4, 0, 0.010 + 4e-4),
+        ({"graph_rows": (4, 8)}, 5, 0, 0.010 + 8e-4),
+        ({"graph_rows": (4, 8)}, 9, 0, 0.010 + 9e-4),  # beyond the graphs: not padded
+        ({"tile_rows": 4, "tile_s": 0.002}, 4, 0, 0.010 + 4e-4 + 0.002),
+        ({"tile_rows": 4, "tile_s": 0.002}, 5, 0, 0.010 + 5e-4 + 0.004),
+        ({"graph_rows": (3, 6), "tile_rows": 4, "tile_s": 0.002}, 4, 0, 0.010 + 6e-4 + 0.004),
+        ({"knee_tokens": 1000, "knee_token_s": 3e-6}, 1, 1000, 0.010 + 1e-4 + 1e-3),
+        ({"knee_tokens": 1000, "knee_token_s": 3e-6}, 1, 1500, 0.010 + 1e-4 + 1.5e-3 + 1.5e-3),
+    ],
+)
+def test_bends_are_the_sum_of_their_parts(
+    parts: dict[str, Any], rows: int, context: int, expected: float
+) -> None:
+    assert bent(**parts).step_s(rows, context) == pytest.approx(expected)
+
+
+def test_a_step_of_prefill_alone_starts_no_tile() -> None:
+    profile = bent(graph_rows=(4,), tile_rows=4, tile_s=1.0)
+    assert profile.step_s(0, 0, 10) == LINEAR.step_s(0, 0, 10)
+
+
+def test_a_grid_with_points_beside_each_graph_size_keeps_the_jumps() -> None:
+    truth = bent(graph_rows=(4, 8, 16), tile_rows=8, tile_s=0.003)
+    rows, context = [1, 4, 5, 8, 9, 16, 17, 32], [0, 1000]
+    copy = measured(rows, context, [[truth.step_s(r, c) for c in context] for r in rows])
+    for batch in range(1, 18):
+        assert copy.step_s(batch, 700) == pytest.approx(truth.step_s(batch, 700))
+
+
+def test_a_grid_of_graph_sizes_is_read_at_the_padded_size() -> None:
+    grid = Grid([4, 8], [0, 1000], [[0.01, 0.02], [0.03, 0.04]])
+    profile = msgspec.structs.replace(LINEAR, grid=grid, bends=Bends(graph_rows=(4, 8)))
+    assert [profile.step_s(batch, 0) for batch in (1, 4, 5, 8)] == [0.01, 0.01, 0.03, 0.03]
+    assert profile.graph_rows == (4, 8)
+
+
+@given(grids() | bends(), st.integers(1, 9000), st.integers(0, 9000), st.integers(0, 500))
 def test_more_work_never_takes_less_time(
     profile: StepProfile, rows: int, context: int, more: int
 ) -> None:

@@ -10,12 +10,14 @@ import msgspec
 import pytest
 from governor_protos import BadFrame, decode_to_controller, decode_to_engine, encode, limits
 from governor_protos.columns import ROW_COLUMNS, pack, unpack
+from governor_protos.limits import MAX_ENDED, MAX_FEEDBACK, MAX_GRAPHS, MAX_NUMBER
 from governor_protos.messages import (
     Band,
     Decision,
     Goodbye,
     Hello,
     Refusal,
+    RequestEnd,
     Rows,
     Snapshot,
     StepFeedback,
@@ -23,11 +25,12 @@ from governor_protos.messages import (
     Wire,
 )
 from governor_protos.schema import json_schema
+from governor_protos.version import OURS
 from hypothesis import given
 from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parent / "golden"
-NEWEST = {"snapshot": "1.1"}
+NEWEST = {"hello": "1.2", "snapshot": "1.2"}
 """Messages that have grown since contract 1.0."""
 
 
@@ -43,12 +46,13 @@ def rows(count: int) -> Rows:
 EXAMPLES: dict[str, Wire] = {
     "hello": Hello(
         1, 0, "host-1-dp0", "abc", "0.1.0", "0.5.17", "m", 1, 0, True, 64, 4096, 2048, 1, 512, "",
-        [], ["branches"],
+        [], ["branches"], "NVIDIA H200", [1, 2, 4, 8],
     ),
     "welcome": Welcome(1, 0, "controller-1", "0.1.0", "taper", 4096),
     "refusal": Refusal(2, 3, "incompatible_version", "engine 1.0, controller 2.3"),
     "snapshot": Snapshot(
-        7, rows(3), 100, 4096, 2, 64, [StepFeedback(6, 0, 3, 120, 0, 0.0125, 0, 1)], 5
+        7, rows(3), 100, 4096, 2, 64, [StepFeedback(6, 0, 3, 120, 0, 0.0125, 0, 1, 4)], 5,
+        [RequestEnd(9, 2, 40, 17, 64, 1, 0.75, 30, 12), RequestEnd(11, 0, 5, 2, 8, 0, 0.25)],
     ),
     "decision": Decision(
         7, 4, pack("I", [2]), [Band(1, 2, 8), Band(64, 1, 0)], "taper", 0.02, 0.015, 0.025, 0.03
@@ -72,12 +76,26 @@ def test_golden_frame_still_decodes_and_encodes(name: str) -> None:
     assert encode(EXAMPLES[name]) == frame
 
 
-def test_a_snapshot_of_contract_1_0_lacks_only_what_came_later() -> None:
-    frame = (GOLDEN / "snapshot-1.0.msgpack").read_bytes()
-    decoded = decode_to_controller(frame)
+def test_a_hello_of_contract_1_0_lacks_only_what_came_later() -> None:
+    decoded = decode_to_controller((GOLDEN / "hello-1.0.msgpack").read_bytes())
+    assert decoded == msgspec.structs.replace(EXAMPLES["hello"], device="", graph_rows=[])
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_snapshot_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
+    decoded = decode_to_controller((GOLDEN / f"snapshot-{version}.msgpack").read_bytes())
     newest = EXAMPLES["snapshot"]
-    older = msgspec.structs.replace(newest.rows, group_output_tokens=b"")
-    assert decoded == msgspec.structs.replace(newest, rows=older)
+    assert isinstance(newest, Snapshot)
+    older = newest.rows
+    if version == "1.0":
+        older = msgspec.structs.replace(older, group_output_tokens=b"")
+    feedback = [msgspec.structs.replace(item, draft_tokens=0) for item in newest.feedback]
+    assert decoded == msgspec.structs.replace(newest, rows=older, feedback=feedback, ended=[])
+
+
+def test_there_is_a_frame_of_the_newest_contract() -> None:
+    """Whoever raises the version releases frames of it."""
+    assert OURS in set(NEWEST.values())
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -132,6 +150,42 @@ def test_decision_out_of_bounds_is_refused(change: dict[str, object]) -> None:
         decode_to_engine(encode(broken))
 
 
+END = RequestEnd(1, 1, 1, 1, 1, 0, 0.5)
+BROKEN_SNAPSHOTS = [
+    {"ended": [END] * (MAX_ENDED + 1)},
+    {"ended": [msgspec.structs.replace(END, age_s=-1.0)]},
+    {"ended": [msgspec.structs.replace(END, age_s=float("nan"))]},
+    {"ended": [msgspec.structs.replace(END, request_id=MAX_NUMBER + 1)]},
+    {"ended": [msgspec.structs.replace(END, reason=256)]},
+    {"ended": [msgspec.structs.replace(END, output_tokens=-1)]},
+    {"feedback": [StepFeedback(6, 0, 3, 120, 0, 0.01, 0, 1, -1)]},
+    {"feedback": [StepFeedback(6, 0, 3, 120, 0, 0.01, 0, 1)] * (MAX_FEEDBACK + 1)},
+]
+
+
+@pytest.mark.parametrize("change", BROKEN_SNAPSHOTS, ids=range(len(BROKEN_SNAPSHOTS)))
+def test_snapshot_out_of_bounds_is_refused(change: dict[str, object]) -> None:
+    broken = msgspec.structs.replace(EXAMPLES["snapshot"], **change)
+    with pytest.raises(BadFrame):
+        decode_to_controller(encode(broken))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"device": "x" * (limits.MAX_TEXT + 1)},
+        {"graph_rows": [1] * (MAX_GRAPHS + 1)},
+        {"graph_rows": [-1]},
+        {"graph_rows": ["8"]},
+    ],
+    ids=range(4),
+)
+def test_hello_out_of_bounds_is_refused(change: dict[str, object]) -> None:
+    broken = msgspec.structs.replace(EXAMPLES["hello"], **change)
+    with pytest.raises(BadFrame):
+        decode_to_controller(encode(broken))
+
+
 @pytest.mark.parametrize("column", ROW_COLUMNS)
 def test_uneven_columns_are_refused(column: str) -> None:
     whole = EXAMPLES["snapshot"]
@@ -178,7 +232,14 @@ def test_json_schema_describes_every_message() -> None:
 
 
 def test_largest_snapshot_fits_a_frame() -> None:
-    largest = msgspec.structs.replace(EXAMPLES["snapshot"], rows=rows(limits.MAX_ROWS))
+    most = RequestEnd(MAX_NUMBER, MAX_NUMBER, *[limits.MAX_COUNT] * 3, 255, 1e7, 1 << 30, 1 << 30)
+    step = StepFeedback(limits.MAX_STEP, 255, *[limits.MAX_COUNT] * 3, 1e7, 255, 1 << 30, 1 << 30)
+    largest = msgspec.structs.replace(
+        EXAMPLES["snapshot"],
+        rows=rows(limits.MAX_ROWS),
+        ended=[most] * MAX_ENDED,
+        feedback=[step] * MAX_FEEDBACK,
+    )
     frame = encode(largest)
     assert len(frame) < limits.MAX_FRAME_BYTES
     assert decode_to_controller(frame) == largest

@@ -12,7 +12,7 @@ from governor_bench.commands.sources import Source, source_options, workload_of
 from governor_bench.envelope import Stopwatch, envelope
 
 if TYPE_CHECKING:
-    from governor_profiles import StepProfile
+    from governor_profiles import Shift, StepProfile
 
     from controller_service.policies.base import Policy
 
@@ -45,6 +45,18 @@ if TYPE_CHECKING:
 @click.option("--max-running-requests", type=click.IntRange(min=1), default=512, show_default=True)
 @click.option("--kv-tokens", type=click.IntRange(min=1), help="Instead of the profile's.")
 @click.option("--normal-loop", is_flag=True, help="As with --disable-overlap-schedule.")
+@click.option(
+    "--noise",
+    type=click.FloatRange(0, 0.2),
+    default=0.0,
+    show_default=True,
+    help="Relative standard deviation of each step's duration.",
+)
+@click.option(
+    "--shift",
+    metavar="STEP:FACTOR",
+    help="From that step on, every step takes FACTOR times as long.",
+)
 @json_option
 def simulate(
     profiles: tuple[str, ...],
@@ -59,6 +71,8 @@ def simulate(
     max_running_requests: int,
     kv_tokens: int | None,
     normal_loop: bool,
+    noise: float,
+    shift: str | None,
     json_path: str,
 ) -> None:
     """Compare policies in the discrete-event simulator."""
@@ -81,6 +95,8 @@ def simulate(
         limits=EngineLimits(max_running_requests=max_running_requests),
         overlap=not normal_loop,
         kv_tokens=kv_tokens,
+        noise=noise,
+        shift=None if shift is None else _shift(shift),
     )
     stopwatch = Stopwatch()
     cells = []
@@ -120,6 +136,8 @@ def simulate(
                 "max_running_requests": max_running_requests,
                 "kv_tokens": kv_tokens,
                 "overlap": not normal_loop,
+                "noise": noise,
+                "shift": shift,
             },
             stopwatch=stopwatch,
         ),
@@ -134,6 +152,15 @@ def _profile(name: str) -> StepProfile:
         return load_profile(name)
     except ProfileError as error:
         raise click.BadParameter(str(error), param_hint="--profile") from None
+
+
+def _shift(text: str) -> Shift:
+    from governor_profiles import Shift
+
+    try:
+        return Shift.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--shift") from None
 
 
 def _policy(text: str) -> Policy | None:
