@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -17,6 +20,10 @@ from controller_service.endpoint import bind, claimed
 from controller_service.http_server import HttpThread, address_of, listen
 from controller_service.loop_calls import LoopCalls
 from controller_service.server import Server, make_router
+from controller_service.version import package_version
+
+if TYPE_CHECKING:
+    from controller_service.logbook.book import Logbook
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +48,15 @@ def serve(config: ControllerConfig, announce: Callable[[str], None]) -> None:
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # one ready line is enough
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    controller = Controller(config)
     calls = LoopCalls()
     with (
+        kept_log(config) as logbook,
         listen(config) as http_socket,
         claimed(config.endpoint),
         zmq.Context() as context,
         make_router(context) as router,
     ):
+        controller = Controller(config, logbook)
         endpoint = bind(router, config.endpoint)
         server = Server(controller, router, calls)
         http = HttpThread(server, http_socket)
@@ -62,6 +70,34 @@ def serve(config: ControllerConfig, announce: Callable[[str], None]) -> None:
         )
         server.run()
         http.stop()
+        controller.models.close()
+
+
+@contextlib.contextmanager
+def kept_log(config: ControllerConfig) -> Iterator[Logbook | None]:
+    """The decision log, while the controller runs; ``None`` if none is configured.
+
+    Raises:
+        ValueError: its folder cannot be used.
+    """
+    if not config.log_dir:
+        yield None
+        return
+    from controller_service.logbook.book import (  # noqa: PLC0415 - loads pyarrow
+        CLOSE_WITHIN_S,
+        EMBEDDED_CLOSE_WITHIN_S,
+        Logbook,
+    )
+
+    logbook = Logbook(
+        Path(config.log_dir), config.log_max_mb << 20, config.log_rows, package_version()
+    )
+    logbook.start()
+    logger.info("decision log: %s, at most %d MiB", logbook.folder, config.log_max_mb)
+    try:
+        yield logbook
+    finally:
+        logbook.close(EMBEDDED_CLOSE_WITHIN_S if config.exit_with_parent else CLOSE_WITHIN_S)
 
 
 def _stop_on_signals(server: Server) -> None:

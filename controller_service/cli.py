@@ -17,6 +17,12 @@ ENTRY_POINTS = "governor.commands"
 BUILT_IN = {
     "serve": ("controller_service.commands.serve:serve", "Run the controller."),
     "policy": ("controller_service.commands.policy:policy", "Show, list or switch the policy."),
+    "log": ("controller_service.commands.log:log", "Show, sum up, export the decision log."),
+    "model": (
+        "controller_service.commands.model:model",
+        "Show, promote or roll back the model that predicts.",
+    ),
+    "fit": ("controller_service.commands.fit:fit", "Fit models of step latency to logs."),
     "status": ("controller_service.commands.status:status", "Show the controller and its engines."),
     "version": ("controller_service.commands.version:version", "Print versions."),
 }

@@ -33,7 +33,9 @@ class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: Text = msgspec.field(default_factory=default_endpoint)
     """Where engines connect: ``ipc://PATH``, or ``tcp://`` on loopback."""
     policy: Text = "taper_plus"
-    predictor: Text = "linear"
+    predictor: Text = "corrected-linear"
+    model: Annotated[str, Meta(max_length=4096)] = ""
+    """Folder of a model that engines start with; empty: they start with what they learn online."""
     http: Text = "127.0.0.1:9470"
     """``HOST:PORT`` of health, metrics and the API; port 0 takes a free one."""
     http_allow_remote: bool = False
@@ -48,6 +50,12 @@ class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Steps for which one plan stands; 1 plans every step."""
     session_expiry_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
     max_engines: Annotated[int, Meta(ge=1, le=4096)] = 256
+    log_dir: Annotated[str, Meta(max_length=4096)] = ""
+    """Folder of the decision log, on a local disk; empty keeps none."""
+    log_max_mb: Annotated[int, Meta(ge=8, le=1 << 20)] = 512
+    """Most that the log takes on disk, in MiB; the oldest files are deleted."""
+    log_rows: Annotated[int, Meta(ge=16, le=20_000)] = 8192
+    """Records that one of the log's four buffers a table holds."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import TYPE_CHECKING
 
 from governor_protos import OURS, PROTOCOL_MAJOR, PROTOCOL_MINOR, encode
 from governor_protos import decode_to_controller as decode
@@ -12,15 +13,18 @@ from governor_protos.messages import Goodbye, Hello, Refusal, Snapshot, ToContro
 from governor_protos.version import describe, speaks
 
 from controller_service.config import ControllerConfig
+from controller_service.models import ModelDesk
 from controller_service.observe.stats import ControllerStats
 from controller_service.policies.base import Policy, PolicyFailed
 from controller_service.policies.registry import parse_policy
-from controller_service.predictors.registry import make_predictor
 from controller_service.session import EngineSession
 from controller_service.sessions import Sessions, TooManyEngines
 from controller_service.state import BadRows
 from controller_service.throttle import Throttle
 from controller_service.version import package_version
+
+if TYPE_CHECKING:
+    from controller_service.logbook.book import Logbook  # pyarrow is loaded only to keep a log
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +38,16 @@ class Controller:
     ``settle``. ``settle`` alone takes in what an unanswered snapshot reports.
     """
 
-    def __init__(self, config: ControllerConfig) -> None:
+    def __init__(self, config: ControllerConfig, logbook: Logbook | None = None) -> None:
         """
+        Args:
+            logbook: the decision log; none by default. It is the caller's to start and to close.
+
         Raises:
-            ValueError: no such policy or predictor.
+            ValueError: no such policy or predictor, or a model that cannot be used.
         """
         self.config = config
+        self.logbook = logbook
         self.controller_id = uuid.uuid4().hex[:12]
         self.version = package_version()
         self.policy: Policy = parse_policy(config.policy)
@@ -47,7 +55,10 @@ class Controller:
         self.stats = ControllerStats()
         self._bad_frame_replies = Throttle(REFUSALS_PER_S)
         self._policy_fails = False
-        make_predictor(config.predictor)  # fail, and load what it needs, before the first engine
+        # Fail, and load what predictor and model need, before the first engine.
+        self.models = ModelDesk(config.predictor)
+        if config.model:
+            self.models.load_at_start(config.model)
 
     def set_policy(self, policy: Policy) -> Policy:
         """Switch every engine to ``policy`` from its next decision on; returns the one before."""
@@ -101,6 +112,12 @@ class Controller:
             self.stats.turnaround_s.add(turnaround_s)
             session.turnarounds_s.append(turnaround_s)
 
+    def keep_house(self, now_s: float) -> None:
+        """About once a second: set silent engines aside, hand over what the log has gathered."""
+        self.sessions.expire(now_s)
+        if self.logbook is not None:
+            self.logbook.tick(now_s)
+
     def farewells(self) -> list[tuple[bytes, bytes]]:
         """What to send on leaving: ``(identity, frame)``."""
         frame = encode(Goodbye("the controller is shutting down"))
@@ -136,9 +153,12 @@ class Controller:
         session = self.sessions.known(hello)
         is_news = session is None or self.sessions.hear(identity, now_s) is not session
         if session is None:
-            predictor = make_predictor(self.config.predictor)
             session = EngineSession(
-                hello, predictor, self.config.lease_steps, self.config.replan_steps
+                hello,
+                self.models.new_predictor(hello),
+                self.config.lease_steps,
+                self.config.replan_steps,
+                None if self.logbook is None else self.logbook.open(hello),
             )
         session.hello = hello
         try:

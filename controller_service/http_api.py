@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from controller_service.http_models import BadBody, ModelApi, NotPromoted
 from controller_service.observe.metrics import controller_metrics, make_registry
 from controller_service.observe.status import controller_status, recent_steps
 from controller_service.policies.registry import UnknownPolicy, parse_policy
@@ -40,9 +41,9 @@ class PolicyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Refused(Exception):
     """A request that cannot be served: the status, the field at fault and what to do."""
 
-    def __init__(self, status: int, field: str, message: str) -> None:
+    def __init__(self, status: int, field: str, message: str, reason: str = "") -> None:
         super().__init__(message)
-        self.status, self.field = status, field
+        self.status, self.field, self.reason = status, field, reason
 
 
 def make_app(server: Server, allowed_hosts: list[str]) -> Starlette:
@@ -59,6 +60,9 @@ def make_app(server: Server, allowed_hosts: list[str]) -> Starlette:
         Route("/v1/status", api.status),
         Route("/v1/steps", api.steps),
         Route("/v1/policy", api.set_policy, methods=["PUT"]),
+        Route("/v1/model", api.model, methods=["GET"]),
+        Route("/v1/model", api.promote, methods=["PUT"]),
+        Route("/v1/model/rollback", api.roll_back, methods=["POST"]),
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts)
     return Starlette(routes=routes, middleware=[hosts], exception_handlers={Refused: _refused})
@@ -69,6 +73,7 @@ class HttpApi:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._models = ModelApi(server.controller, self._on_loop)
         self._registry = make_registry(
             lambda: self._on_loop(lambda: controller_metrics(server.controller))
         )
@@ -114,6 +119,26 @@ class HttpApi:
         previous = self._on_loop(lambda: self._server.controller.set_policy(policy))
         return _json({"policy": policy.label, "previous": previous.label})
 
+    def model(self, request: Request) -> Response:
+        return _json(self._models.show())
+
+    async def promote(self, request: Request) -> Response:
+        return await self._ask_models(request, self._models.promote)
+
+    async def roll_back(self, request: Request) -> Response:
+        return await self._ask_models(request, self._models.roll_back)
+
+    async def _ask_models(
+        self, request: Request, ask: Callable[[bytes], dict[str, Any]]
+    ) -> Response:
+        body = await _body(request)
+        try:
+            return _json(await run_in_threadpool(ask, body))
+        except BadBody as error:
+            raise Refused(400, "body", str(error)) from error
+        except NotPromoted as error:
+            raise Refused(error.status, error.field, str(error), error.reason) from error
+
     def _on_loop(self, function: Callable[[], T]) -> T:
         future = self._server.calls.submit(function)
         try:
@@ -145,4 +170,7 @@ def _json(value: Any, status: int = 200) -> Response:
 def _refused(request: Request, error: Exception) -> Response:
     status = error.status if isinstance(error, Refused) else 500
     field = error.field if isinstance(error, Refused) else ""
-    return _json({"error": {"field": field, "message": str(error)}}, status)
+    problem = {"field": field, "message": str(error)}
+    if isinstance(error, Refused) and error.reason:
+        problem["reason"] = error.reason
+    return _json({"error": problem}, status)

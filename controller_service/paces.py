@@ -86,7 +86,7 @@ def pace_limits_s(
     remaining: Floats,
     recovery_tokens: float,
     margin: float,
-    fastest_s: float,
+    fastest_s: float | Floats,
 ) -> Floats:
     """Time per token that each request can take from here on.
 
@@ -97,7 +97,7 @@ def pace_limits_s(
     Args:
         banked: from :func:`banked_s`.
         remaining: tokens that each request is expected to produce still, at least 1.
-        fastest_s: duration of the shortest step that can be had.
+        fastest_s: duration of the shortest step that can be had, for all requests or for each.
 
     Returns:
         Seconds per token, or ``LOST_S`` where even the fastest steps come too late.

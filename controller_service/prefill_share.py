@@ -30,5 +30,5 @@ class PrefillShare:
         if feedback.kind == StepKind.PREFILL:
             self._seconds += feedback.latency_s
         else:
-            self._tokens = self._tokens * _FADE + feedback.rows
+            self._tokens = self._tokens * _FADE + feedback.rows + feedback.accepted_tokens
             self._seconds *= _FADE

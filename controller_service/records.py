@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 import msgspec
 from governor_protos.messages import StepFeedback
@@ -26,6 +27,12 @@ class DecisionRecord(msgspec.Struct, frozen=True, gc=False):
     baseline_step_s: float
     budget_s: float
     slack_s: float
+    predictor_version: int = 0
+    """The predictor's version as it decided."""
+    kv_used_tokens: int = 0
+    kv_total_tokens: int = 0
+    waiting_requests: int = 0
+    waiting_prefill_tokens: int = 0
 
 
 class StepRecord(msgspec.Struct, frozen=True, gc=False):
@@ -40,6 +47,28 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     parked_rows: int
     latency_s: float
     decision: DecisionRecord | None
+    draft_tokens: int = 0
+    expected_s: float = 0.0
+    """What the predictor said of the very shape that ran, before it learnt from it; 0: nothing."""
+    expected_p90_s: float = 0.0
+    """Likewise, the latency that one step in ten was to exceed."""
+    predictor: str = ""
+    predictor_version: int = 0
+    model_id: str = ""
+    """The fitted model behind the prediction; empty if there is none."""
+
+
+class Expectation(NamedTuple):
+    """What the predictor said of a step that has run, before it learnt from it."""
+
+    expected_s: float = 0.0
+    expected_p90_s: float = 0.0
+    predictor: str = ""
+    predictor_version: int = 0
+    model_id: str = ""
+
+
+NOTHING_EXPECTED = Expectation()
 
 
 class StepLog:
@@ -55,21 +84,26 @@ class StepLog:
         if len(self._pending) > PENDING_DECISIONS:
             del self._pending[next(iter(self._pending))]
 
-    def finished(self, feedback: StepFeedback) -> None:
+    def finished(
+        self, feedback: StepFeedback, expectation: Expectation = NOTHING_EXPECTED
+    ) -> StepRecord:
+        """Join ``feedback`` with the decision that was made for its step."""
         self.steps_seen += 1
-        self._steps.append(
-            StepRecord(
-                feedback.step,
-                feedback.kind,
-                feedback.outcome,
-                feedback.rows,
-                feedback.context_tokens,
-                feedback.prefill_tokens,
-                feedback.parked_rows,
-                feedback.latency_s,
-                self._pending.pop(feedback.step, None),
-            )
+        record = StepRecord(
+            feedback.step,
+            feedback.kind,
+            feedback.outcome,
+            feedback.rows,
+            feedback.context_tokens,
+            feedback.prefill_tokens,
+            feedback.parked_rows,
+            feedback.latency_s,
+            self._pending.pop(feedback.step, None),
+            feedback.draft_tokens,
+            *expectation,
         )
+        self._steps.append(record)
+        return record
 
     def last(self, count: int) -> list[StepRecord]:
         """The newest ``count`` steps, oldest first."""

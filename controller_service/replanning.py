@@ -34,7 +34,8 @@ class Planner:
             self._policy, self._parked = policy, state.request_id[plan.park]
             self._until_step = state.for_step + self._replan_steps
             return plan
-        return BranchPlan(park=np.isin(state.request_id, self._parked))
+        held = BranchPlan(park=np.isin(state.request_id, self._parked))
+        return policy.with_drafts(held, state, predictor)
 
     def _expired(self, state: StepState) -> bool:
         first_step = self._until_step - self._replan_steps

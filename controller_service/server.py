@@ -118,7 +118,7 @@ class Server:
         self._garbage.collect_if_due(self.last_turn_s, idle=idle)
         if self.last_turn_s >= self._next_expiry_s:
             self._next_expiry_s = self.last_turn_s + EXPIRE_EVERY_S
-            self.controller.sessions.expire(self.last_turn_s)
+            self.controller.keep_house(self.last_turn_s)
 
     def _say_goodbye(self) -> None:
         for identity, frame in self.controller.farewells():

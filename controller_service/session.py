@@ -7,19 +7,25 @@ the reply is on its way: feedback, records, refits, standing orders.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
+import msgspec
 from governor_protos import encode
 from governor_protos.limits import MAX_DURATION_S
 from governor_protos.messages import Band, Decision, Hello, Snapshot, StepFeedback, StepKind
 
 from controller_service.observe.stats import OutcomeCounts
 from controller_service.orders import one_band
-from controller_service.policies.base import BranchPlan, Policy
+from controller_service.policies.base import OWN_CHOICE, BranchPlan, Policy
 from controller_service.predictors.base import LEAST_LATENCY_S, StepLatencyPredictor, StepSample
 from controller_service.prefill_share import PrefillShare
-from controller_service.records import DecisionRecord, StepLog
+from controller_service.records import DecisionRecord, Expectation, StepLog
 from controller_service.replanning import Planner
+from controller_service.speculation.session import draft_session
 from controller_service.state import StepState
+
+if TYPE_CHECKING:
+    from controller_service.logbook.book import EngineLog  # pyarrow is loaded only to keep a log
 
 ORDERS_EVERY = 16
 """Decisions for which a table of standing orders is good, unless policy or predictor change."""
@@ -37,9 +43,15 @@ class EngineSession:
         predictor: StepLatencyPredictor,
         lease_steps: int,
         replan_steps: int = 1,
+        journal: EngineLog | None = None,
     ) -> None:
+        """
+        Args:
+            journal: where finished steps and requests are written down; nowhere by default.
+        """
         self.hello = hello
         self.predictor = predictor
+        self._journal = journal
         self.log = StepLog()
         self.rows = 0
         self.last_latency_s = 0.0
@@ -48,9 +60,15 @@ class EngineSession:
         self.errors: deque[float] = deque(maxlen=RECENT)
         """|predicted / measured - 1| of recent decode steps, each predicted before it was learnt
         from."""
+        self.covered: deque[bool] = deque(maxlen=RECENT)
+        """Whether each of them stayed below its predicted 90th percentile."""
         self._lease_steps = lease_steps
         self._planner = Planner(replan_steps)
         self._prefill_share = PrefillShare()
+        self._drafts = draft_session(hello)
+        self._caps_default = 0
+        if self._drafts is not None and hello.drafting is not None and hello.drafting.width > 1:
+            self._caps_default = hello.drafting.most_tokens
         self._orders: list[Band] = one_band(hello.max_running_requests)
         self._orders_for: tuple[Policy | None, int] = (None, -1)
         self._orders_age = 0
@@ -63,13 +81,15 @@ class EngineSession:
             BadRows: a column holds a value that no engine can mean.
             PolicyFailed: the policy raised, or returned nonsense.
         """
-        state = StepState.from_snapshot(snapshot, self._prefill_share.per_token_s)
+        drafts = None if self._drafts is None else self._drafts.state(snapshot)
+        state = StepState.from_snapshot(snapshot, self._prefill_share.per_token_s, drafts)
         plan = self._planner.plan(state, policy, self.predictor)
         # The one place that turns a plan into parked rows, and so the one that keeps the promise:
         # nothing but a row that the engine offered for parking is ever parked.
         park = state.request_id[plan.park & state.parkable]
         if policy is not self._orders_for[0]:
             self._renew_orders(state, policy)
+        length, capped, caps = self._draft_orders(state, plan)
         reply = encode(
             Decision(
                 for_step=snapshot.for_step,
@@ -77,14 +97,32 @@ class EngineSession:
                 park=park.tobytes(),
                 orders=self._orders,
                 policy=policy.label,
-                predicted_step_s=_duration(plan.predicted_step_s),
+                predicted_step_s=_predicted_s(plan),
                 baseline_step_s=_duration(plan.baseline_step_s),
                 budget_s=_duration(plan.budget_s),
                 slack_s=_signed(plan.slack_s),
+                draft_length=length,
+                capped=capped,
+                caps=caps,
             )
         )
         self._unsettled = (state, policy, plan, len(park))
         return reply
+
+    def _draft_orders(self, state: StepState, plan: BranchPlan) -> tuple[int, bytes, bytes]:
+        """What a decision says of drafts: their length, who may have fewer, and how many."""
+        drafts = plan.drafts
+        if drafts is None:
+            return OWN_CHOICE, b"", b""
+        if drafts.length != self._orders[0].draft_tokens:
+            # A late decision keeps the newest length: it suits the batch better than none.
+            self._orders = [
+                msgspec.structs.replace(band, draft_tokens=drafts.length) for band in self._orders
+            ]
+        if drafts.caps is None or not drafts.length:
+            return drafts.length, b"", b""
+        fewer = drafts.caps < (self._caps_default or drafts.length)
+        return drafts.length, state.request_id[fewer].tobytes(), drafts.caps[fewer].tobytes()
 
     def settle(self, snapshot: Snapshot, now_s: float) -> None:
         """Learn from ``snapshot``'s feedback and prepare for the next decision.
@@ -92,42 +130,79 @@ class EngineSession:
         Raises:
             PolicyFailed: the policy could not make standing orders.
         """
+        decided_by_version = self.predictor.version
         for feedback in snapshot.feedback:
-            self._learn(feedback)
+            self._learn(feedback, now_s)
+        if self._journal is not None:
+            for end in snapshot.ended:
+                self._journal.end(end, now_s)
         if self.predictor.refit_due(now_s):
             self.predictor.refit(now_s)
+        if self._drafts is not None:
+            self._drafts.settle()
         if self._unsettled is None:
             return
         state, policy, plan, parked = self._unsettled
         self._unsettled = None
         self.rows = state.running_rows
-        self.log.decided(_record(state, policy, plan, parked))
+        self.log.decided(_record(state, policy, plan, parked, decided_by_version))
         self._orders_age += 1
         stale = self._orders_for != (policy, self.predictor.version)
         if stale or self._orders_age >= ORDERS_EVERY:
             self._renew_orders(state, policy)
 
-    def _learn(self, feedback: StepFeedback) -> None:
-        self.log.finished(feedback)
+    def _learn(self, feedback: StepFeedback, now_s: float) -> None:
+        expectation = self._expect(feedback)
+        record = self.log.finished(feedback, expectation)
+        if self._journal is not None:
+            self._journal.step(record, now_s)
         self.outcomes.add(feedback.outcome)
         self._prefill_share.add(feedback)
         if feedback.kind > StepKind.MIXED or not feedback.latency_s >= LEAST_LATENCY_S:
             return
         if feedback.kind == StepKind.DECODE and not feedback.prefill_tokens:
             self.last_latency_s = feedback.latency_s
-            if self.predictor.fitted:
-                predicted = self.predictor.predict(feedback.rows, feedback.context_tokens)
-                self.errors.append(abs(predicted / feedback.latency_s - 1.0))
+            if expectation.expected_s:
+                self.errors.append(abs(expectation.expected_s / feedback.latency_s - 1.0))
+                self.covered.append(feedback.latency_s <= expectation.expected_p90_s)
         elif not feedback.prefill_tokens:
             return  # a prefill step that says nothing of how much it prefilled
+        drafting_s = self._drafting_s(feedback)
+        if self._drafts is not None and not feedback.prefill_tokens:
+            self._drafts.observe(feedback)
         self.predictor.observe(
             StepSample(
                 feedback.rows,
                 feedback.context_tokens,
                 feedback.prefill_tokens,
-                feedback.latency_s,
+                max(feedback.latency_s - drafting_s, LEAST_LATENCY_S),
+                feedback.draft_tokens,
             )
         )
+
+    def _expect(self, feedback: StepFeedback) -> Expectation:
+        """What the predictor says of a step that has run; it has not learnt from it yet."""
+        predictor = self.predictor
+        mean_s = p90_s = 0.0
+        # A prefill step that does not say how much it prefilled has no shape to ask about.
+        if predictor.fitted and (feedback.kind == StepKind.DECODE or feedback.prefill_tokens):
+            shape = (
+                float(feedback.rows),
+                float(feedback.context_tokens),
+                float(feedback.prefill_tokens),
+                float(feedback.draft_tokens),
+            )
+            drafting_s = self._drafting_s(feedback)
+            mean_s = _duration(predictor.predict(*shape) + drafting_s)
+            p90_s = _duration(predictor.predict_p90(*shape) + drafting_s)
+        model_id = getattr(predictor, "model_id", "")
+        return Expectation(mean_s, p90_s, predictor.name, predictor.version, model_id)
+
+    def _drafting_s(self, feedback: StepFeedback) -> float:
+        """What its draft steps are taken to have cost; predictors know only what verifies."""
+        if self._drafts is None or not feedback.draft_length:
+            return 0.0
+        return self._drafts.drafting_s(feedback)
 
     def _renew_orders(self, state: StepState, policy: Policy) -> None:
         self._orders = policy.standing_orders(
@@ -137,7 +212,9 @@ class EngineSession:
         self._orders_age = 0
 
 
-def _record(state: StepState, policy: Policy, plan: BranchPlan, parked: int) -> DecisionRecord:
+def _record(
+    state: StepState, policy: Policy, plan: BranchPlan, parked: int, predictor_version: int
+) -> DecisionRecord:
     return DecisionRecord(
         state.for_step,
         policy.label,
@@ -145,11 +222,22 @@ def _record(state: StepState, policy: Policy, plan: BranchPlan, parked: int) -> 
         state.running_rows - state.parkable_rows,
         state.parkable_rows - parked,
         parked,
-        _duration(plan.predicted_step_s),
+        _predicted_s(plan),
         _duration(plan.baseline_step_s),
         _duration(plan.budget_s),
         _signed(plan.slack_s),
+        predictor_version,
+        state.kv_used_tokens,
+        state.kv_total_tokens,
+        state.waiting_requests,
+        state.waiting_prefill_tokens,
     )
+
+
+def _predicted_s(plan: BranchPlan) -> float:
+    """Of the step as it will run, with what it drafts."""
+    drafted_s = 0.0 if plan.drafts is None else plan.drafts.predicted_step_s
+    return _duration(drafted_s or plan.predicted_step_s)
 
 
 def _duration(seconds: float) -> float:

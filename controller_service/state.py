@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from governor_protos.columns import ROW_COLUMNS
+from governor_protos.columns import APPENDED_COLUMNS, ROW_COLUMNS
 from governor_protos.messages import Role, RowFlag, Rows, Snapshot
 from msgspec.structs import astuple
+
+from controller_service.speculation.drafting import DraftState
 
 U1 = npt.NDArray[np.uint8]
 U4 = npt.NDArray[np.uint32]
@@ -24,6 +26,9 @@ Mask = npt.NDArray[np.bool_]
 
 _NUMPY_CODES = {"B": "u1", "I": "<u4", "i": "<i4", "f": "<f4"}
 _DTYPES = tuple(np.dtype(_NUMPY_CODES[code]) for code in ROW_COLUMNS.values())
+_APPENDED = tuple(
+    position for position, name in enumerate(ROW_COLUMNS) if name in APPENDED_COLUMNS
+)
 
 
 # NOTE: plain ints: numpy takes microseconds to compare a column with a member of an enum.
@@ -56,6 +61,8 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
     waiting_prefill_tokens: int
     prefill_per_token_s: float
     """Time that steps of prefill take per token decoded, of late."""
+    drafts: DraftState | None
+    """What is known of drafting; ``None`` for an engine that cannot be told how much to draft."""
     request_id: U4
     group_id: U4
     role: U1
@@ -73,13 +80,23 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
     group_output_tokens: I4
     """Tokens of the row's whole group, finished branches included; 0 for a row on its own, and
     throughout from an engine that does not tell."""
+    draft_tokens: I4
+    """Draft tokens verified for the row so far; 0 from an engine that does not tell."""
+    accepted_tokens: I4
+    """How many of them were accepted; likewise."""
 
     @classmethod
-    def from_snapshot(cls, snapshot: Snapshot, prefill_per_token_s: float = 0.0) -> StepState:
+    def from_snapshot(
+        cls,
+        snapshot: Snapshot,
+        prefill_per_token_s: float = 0.0,
+        drafts: DraftState | None = None,
+    ) -> StepState:
         """View ``snapshot`` as columns.
 
         Args:
             prefill_per_token_s: see the field.
+            drafts: likewise.
 
         Raises:
             BadRows: a row has a negative context.
@@ -87,8 +104,9 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
         columns: list[Any] = list(map(np.frombuffer, astuple(snapshot.rows), _DTYPES))
         _, group_id, role, flags, context, _, _, _, parked_steps = columns[:9]
         rows = len(role)
-        if len(columns[-1]) != rows:
-            columns[-1] = np.zeros(rows, dtype=np.int32)
+        for position in _APPENDED:
+            if len(columns[position]) != rows:
+                columns[position] = np.zeros(rows, dtype=np.int32)
         if rows and np.minimum.reduce(context) < 0:
             raise BadRows("rows.context_tokens: negative; a context holds at least 0 tokens")
         parkable = (role == _OPPORTUNISTIC) & (group_id != 0)
@@ -115,6 +133,7 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
             snapshot.waiting_requests,
             snapshot.waiting_prefill_tokens,
             prefill_per_token_s,
+            drafts,
             *columns,
         )
 

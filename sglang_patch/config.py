@@ -51,7 +51,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Time between probes of a controller that does not answer."""
     policy: _Name = "taper_plus"
     """Policy that an embedded controller starts with."""
-    predictor: _Name = "linear"
+    predictor: _Name = "corrected-linear"
     """Step-latency predictor of an embedded controller."""
     controller_http: _Name = "127.0.0.1:9470"
     """HTTP address of an embedded controller (health, metrics, policy switch)."""

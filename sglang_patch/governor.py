@@ -24,6 +24,8 @@ from governor_protos.messages import (
 )
 
 from sglang_patch.apply.branches import park_as_decided, park_by_orders
+from sglang_patch.apply.speculation import STOCK as STOCK_DRAFTS
+from sglang_patch.apply.speculation import DraftOrder, drafts_as_decided, drafts_by_orders
 from sglang_patch.config import EngineConfig
 from sglang_patch.ends import EndLog
 from sglang_patch.fallback import FallReason, Footing, Rung, find_footing
@@ -48,6 +50,8 @@ class StepOrder(msgspec.Struct, frozen=True):
     step: int
     park: tuple[str, ...]
     """SGLang request ids (rid) of the rows that sit the step out."""
+    drafts: DraftOrder = STOCK_DRAFTS
+    """How much it drafts."""
 
 
 class Link(Protocol):
@@ -95,16 +99,26 @@ class EngineGovernor:
         link: connection to the controller.
         overlap: whether the engine plans a step while the one before still runs; such an engine
             never waits for a decision.
+        draft_lengths: draft lengths that the engine can be told to take, ascending; none for an
+            engine that does not speculate, or whose drafts cannot be told.
     """
 
-    def __init__(self, config: EngineConfig, link: Link, *, overlap: bool) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        link: Link,
+        *,
+        overlap: bool,
+        draft_lengths: tuple[int, ...] = (),
+    ) -> None:
         self._config = config
         self._link = link
         self._overlap = overlap
         self._names = Names()
         self._table = RowTable()
         self._roles: list[int] = []
-        self._packer = RowPacker()
+        self._draft_lengths = draft_lengths
+        self._packer = RowPacker(drafts=bool(draft_lengths))
         self._meter = StepMeter()
         self._ends = EndLog()
         self._footing: Footing | None = None
@@ -168,16 +182,30 @@ class EngineGovernor:
                 self._link.keep_alive(now_s)
             return None
         self._link.poll(now_s)
-        if _OPPORTUNISTIC not in self._roles:
+        if not self._has_choices():
             self._footing = None
             return None
         if not self._overlap:
             self._link.wait(next_step, self._longest_wait_s())
         self._footing = find_footing(next_step, self._link.decision, self._link.trouble())
         park = self._rows_to_park(self._footing)
-        if not park:
+        drafts = self._drafts(self._footing) if self._draft_lengths else STOCK_DRAFTS
+        if not park and drafts is STOCK_DRAFTS:
             return None
-        return StepOrder(next_step, tuple(self._table.records[index].rid for index in park))
+        return StepOrder(next_step, tuple(self._table.records[index].rid for index in park), drafts)
+
+    def _has_choices(self) -> bool:
+        """Whether there is anything to decide about the batch that was last observed."""
+        return _OPPORTUNISTIC in self._roles or bool(self._draft_lengths and self._roles)
+
+    def _drafts(self, footing: Footing) -> DraftOrder:
+        decision = self._link.decision
+        if decision is None or footing.rung is Rung.STOCK:
+            return STOCK_DRAFTS
+        if footing.rung is Rung.DECISION:
+            return drafts_as_decided(decision, self._table, self._draft_lengths)
+        mandatory = len(self._roles) - self._roles.count(_OPPORTUNISTIC)
+        return drafts_by_orders(decision.orders, mandatory, self._draft_lengths)
 
     def _longest_wait_s(self) -> float:
         config = self._config
@@ -246,7 +274,7 @@ class EngineGovernor:
         self._names.keep_groups({record.group_id for record in table.records})
         if not self._link.is_asking:
             return
-        if _OPPORTUNISTIC not in self._roles and for_step % REPORT_EVERY_STEPS:
+        if not self._has_choices() and for_step % REPORT_EVERY_STEPS:
             return
         ended = self._ends.oldest()
         snapshot = Snapshot(
@@ -263,9 +291,13 @@ class EngineGovernor:
         if self._link.ask(snapshot, now_s):
             self._ends.forget(len(ended))
 
-    def finished(self, step_number: int, now_s: float) -> None:
-        """A step's results are in; its rows have taken note of their tokens."""
-        self._meter.finished(step_number, now_s)
+    def finished(self, step_number: int, now_s: float, accepted_tokens: int = 0) -> None:
+        """A step's results are in; its rows have taken note of their tokens and drafts.
+
+        Args:
+            accepted_tokens: draft tokens that were accepted, summed over the rows.
+        """
+        self._meter.finished(step_number, now_s, accepted_tokens)
 
     def ended(
         self,

@@ -33,8 +33,10 @@ class RowRecord:
     """One request's terms and history on this engine. Times in seconds of one monotonic clock."""
 
     __slots__ = (
+        "accepted_tokens",
         "arrival_s",
         "deadline_from_s",
+        "draft_tokens",
         "ended",
         "first_token_s",
         "group",
@@ -86,6 +88,10 @@ class RowRecord:
         """When the time to the next token started to run: the last token, or the row's return to
         the batch if that was later ("on return its deadline restarts", TAPER)."""
         self.tokens_seen = 0
+        self.draft_tokens = 0
+        """Draft tokens verified for it so far."""
+        self.accepted_tokens = 0
+        """How many of them were accepted."""
         self.parked_steps = 0
         self.ended = False
         """Done, and noted as such: the overlap loop sees a finished row once more."""
@@ -100,6 +106,12 @@ class RowRecord:
         if self.group is not None:
             self.group.output_tokens += output_tokens - self.tokens_seen
         self.tokens_seen = output_tokens
+
+    def note_drafts(self, verified: int, accepted: int) -> None:
+        """A step has verified draft tokens for the row. Call it with :meth:`note_tokens`: the
+        controller takes the difference of both from snapshot to snapshot."""
+        self.draft_tokens += verified
+        self.accepted_tokens += accepted
 
     def sit_out(self) -> None:
         """The row is parked for a step."""

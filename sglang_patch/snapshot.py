@@ -14,9 +14,13 @@ class RowPacker:
 
     Half the columns never change for a given set of rows; while the set stays the same, which is
     most of the time, their bytes are used again.
+
+    Args:
+        drafts: whether the engine speculates; otherwise the columns about drafts stay empty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, drafts: bool = False) -> None:
+        self._drafts = drafts
         self._records: list[RowRecord] = []
         self._roles: list[int] = []
         self._unchanging = Rows()
@@ -34,6 +38,7 @@ class RowPacker:
             for record, output in zip(records, output_tokens, strict=True)
         ]
         fixed = self._pack_unchanging(records, roles[:count])
+        drafted = records if self._drafts else []
         return Rows(
             request_id=fixed.request_id,
             group_id=fixed.group_id,
@@ -57,6 +62,8 @@ class RowPacker:
                 "i",
                 [0 if record.group is None else record.group.output_tokens for record in records],
             ),
+            draft_tokens=pack("i", [record.draft_tokens for record in drafted]),
+            accepted_tokens=pack("i", [record.accepted_tokens for record in drafted]),
         )
 
     def _pack_unchanging(self, records: list[RowRecord], roles: list[int]) -> Rows:

@@ -28,6 +28,8 @@ class LaunchedStep:
     outcome: Outcome = Outcome.UNGOVERNED
     draft_tokens: int = 0
     """Draft tokens verified beyond the one token of each row, summed."""
+    draft_length: int = 0
+    """Draft steps before it."""
 
 
 class StepMeter:
@@ -49,7 +51,12 @@ class StepMeter:
         if len(self._in_flight) > MAX_IN_FLIGHT:
             self._in_flight.pop(next(iter(self._in_flight)))
 
-    def finished(self, step_number: int, now_s: float) -> None:
+    def finished(self, step_number: int, now_s: float, accepted_tokens: int = 0) -> None:
+        """Results are in.
+
+        Args:
+            accepted_tokens: draft tokens that were accepted, summed over the rows.
+        """
         step = self._in_flight.pop(step_number, None)
         last_end_s, self._last_end_s = self._last_end_s, now_s
         if step is None:
@@ -70,6 +77,8 @@ class StepMeter:
                 outcome=step.outcome.value,
                 parked_rows=step.parked_rows,
                 draft_tokens=min(step.draft_tokens, MAX_COUNT),
+                accepted_tokens=min(accepted_tokens, MAX_COUNT),
+                draft_length=min(step.draft_length, MAX_COUNT),
             )
         )
         if len(self._done) > MAX_FEEDBACK:

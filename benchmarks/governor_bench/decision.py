@@ -186,7 +186,11 @@ def _snapshot(step: int, rows: int) -> Snapshot:
         "tpot_slo_s": np.full(rows, 0.05),
         "group_output_tokens": np.where(branching, 2 * context, 0),
     }
-    packed = {name: pack(code, columns[name].tolist()) for name, code in ROW_COLUMNS.items()}
+    packed = {
+        name: pack(code, columns[name].tolist())
+        for name, code in ROW_COLUMNS.items()
+        if name in columns  # an engine without speculation sends no draft columns
+    }
     fixed, per_row, per_token = STEP_MODEL
     ran = int(rng.integers(rows // 2, rows + 1)) if rows > 1 else 1
     tokens = int(context[:ran].sum())

@@ -24,7 +24,7 @@ class Controller(ManagedProcess):
         folder: Path,
         *,
         policy: str = "taper_plus",
-        predictor: str = "linear",
+        predictor: str = "corrected-linear",
         http_port: int | None = None,
         log_name: str = "controller.log",
     ) -> None:

@@ -24,8 +24,15 @@ controller_option = click.option(
 )
 
 
-def call(controller: str, path: str, body: Any = None) -> Any:
-    """GET ``path``, or PUT ``body`` to it as JSON.
+def call(
+    controller: str,
+    path: str,
+    body: Any = None,
+    *,
+    method: str = "PUT",
+    timeout_s: float = TIMEOUT_S,
+) -> Any:
+    """GET ``path``, or send ``body`` to it as JSON.
 
     Raises:
         click.ClickException: nothing listens, or the controller refused; one line, with a remedy.
@@ -36,11 +43,11 @@ def call(controller: str, path: str, body: Any = None) -> Any:
     asked = request.Request(  # noqa: S310 - the scheme was checked
         controller.rstrip("/") + path,
         data=data,
-        method="GET" if body is None else "PUT",
+        method="GET" if body is None else method,
         headers={"content-type": "application/json"},
     )
     try:
-        with request.urlopen(asked, timeout=TIMEOUT_S) as answer:  # noqa: S310 - as above
+        with request.urlopen(asked, timeout=timeout_s) as answer:  # noqa: S310 - as above
             return msgspec.json.decode(answer.read(MAX_ANSWER_BYTES))
     except HTTPError as error:
         raise click.ClickException(_reason(error)) from error

@@ -17,7 +17,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--config", type=FILE, help="YAML file with these settings; flags override it.")
 @click.option("--endpoint", help=f"Where engines connect.  [default: {default_endpoint()}]")
 @click.option("--policy", help="Such as taper, cap:2, eager, off.  [default: taper_plus]")
-@click.option("--predictor", type=click.Choice(predictor_names()), help="[default: linear]")
+@click.option(
+    "--predictor", type=click.Choice(predictor_names()), help="[default: corrected-linear]"
+)
+@click.option("--model", metavar="DIR", help="Model to start with.  [default: learn online]")
 @click.option(
     "--http", metavar="HOST:PORT", help="Health, metrics, API.  [default: 127.0.0.1:9470]"
 )
@@ -28,6 +31,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--exit-with-parent", is_flag=True, default=None, help="End when stdin ends.")
 @click.option("--lease-steps", type=int, help="Steps that standing orders hold.  [default: 4]")
 @click.option("--replan-steps", type=int, help="Steps that one plan stands.  [default: 1]")
+@click.option("--log-dir", help="Folder of the decision log.  [default: none is kept]")
+@click.option("--log-max-mb", type=int, help="Most that the log takes, MiB.  [default: 512]")
+@click.option("--log-rows", type=int, help="Records in a buffer of the log.  [default: 8192]")
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
 def serve(config: Path | None, **settings: Any) -> None:
     """Run the controller until it is told to stop."""

@@ -23,10 +23,22 @@ def status(controller: str, as_json: bool) -> None:
         f"controller {answer['controller_id']} {answer['version']}  "
         f"policy {answer['policy']}  up {answer['uptime_s']:.0f} s"
     )
+    if answer.get("log"):
+        _show_log(answer["log"])
     if not answer["engines"]:
         click.echo("no engine has introduced itself")
     for engine in answer["engines"]:
         _show(engine)
+
+
+def _show_log(log: dict[str, Any]) -> None:
+    dropped = sum(log["dropped"].values())
+    click.echo(
+        f"log        {log['folder']}  {log['files']} files  {log['bytes'] / 2**20:.1f} MiB  "
+        f"{sum(log['written'].values())} records  {dropped} dropped"
+    )
+    if log["error"]:
+        click.echo(f"           cannot be written: {log['error']}")
 
 
 def _show(engine: dict[str, Any]) -> None:
@@ -43,4 +55,6 @@ def _show(engine: dict[str, Any]) -> None:
     fitted = "fitted" if predictor["fitted"] else "learning"
     error = predictor["mape_recent"]
     off_by = "" if error is None else f"  off by {error:.1%}"
-    click.echo(f"  predictor  {predictor['name']}  {fitted}{off_by}")
+    model = predictor.get("model", {}).get("model")
+    by_model = f"  model {model}" if model else ""
+    click.echo(f"  predictor  {predictor['name']}  {fitted}{off_by}{by_model}")

@@ -44,7 +44,10 @@ class Samples(msgspec.Struct, frozen=True, eq=False):
         """From single samples."""
         listed = list(samples)
         return cls(
-            *(np.array([getattr(one, name) for one in listed], dtype=np.float64) for name in COLUMNS)
+            *(
+                np.array([getattr(one, name) for one in listed], dtype=np.float64)
+                for name in COLUMNS
+            )
         )
 
     @classmethod

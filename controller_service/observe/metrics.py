@@ -15,6 +15,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from controller_service.controller import Controller
+from controller_service.observe.log_metrics import log_metrics
+from controller_service.observe.model_metrics import model_metrics
 from controller_service.observe.stats import ControllerStats, Histogram
 from controller_service.observe.status import mean_error
 
@@ -45,7 +47,14 @@ def controller_metrics(controller: Controller) -> list[Metric]:
     sessions = GaugeMetricFamily(
         "governor_sessions", "Engines with a session.", value=len(controller.sessions)
     )
-    return [info, sessions, *_counters(controller.stats), *_engine_gauges(controller)]
+    log = [] if controller.logbook is None else log_metrics(controller.logbook.health())
+    return [
+        *(info, sessions),
+        *_counters(controller.stats),
+        *_engine_gauges(controller),
+        *model_metrics(controller),
+        *log,
+    ]
 
 
 def _counters(stats: ControllerStats) -> list[Metric]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from controller_service.controller import Controller
+from controller_service.models import model_status
 from controller_service.session import EngineSession
 
 
@@ -18,6 +19,7 @@ def controller_status(controller: Controller, uptime_s: float, now_s: float) -> 
         "policy": controller.policy.label,
         "uptime_s": uptime_s,
         "policy_errors": controller.stats.policy_errors,
+        "log": None if controller.logbook is None else controller.logbook.health(),
         "engines": [
             _engine_status(session, now_s - heard_s) for session, heard_s in controller.sessions
         ],
@@ -45,9 +47,17 @@ def _engine_status(session: EngineSession, silent_s: float) -> dict[str, Any]:
         "incarnation": hello.incarnation,
         "sglang_version": hello.sglang_version,
         "model": hello.model,
+        "device": hello.device,
         "tp_size": hello.tp_size,
         "dp_rank": hello.dp_rank,
         "overlap": hello.overlap,
+        "max_running_requests": hello.max_running_requests,
+        "max_total_tokens": hello.max_total_tokens,
+        "max_context_tokens": hello.max_context_tokens,
+        "page_size": hello.page_size,
+        "chunked_prefill_tokens": hello.chunked_prefill_tokens,
+        "draft_lengths": hello.draft_lengths,
+        "graph_rows": hello.graph_rows,
         "steps": session.log.steps_seen,
         "rows": session.rows,
         "last_snapshot_age_s": silent_s,
@@ -61,6 +71,8 @@ def _engine_status(session: EngineSession, silent_s: float) -> dict[str, Any]:
             "fitted": predictor.fitted,
             "coefficients": dict(predictor.coefficients()),
             "mape_recent": mean_error(session),
+            "p90_coverage": float(np.mean(session.covered)) if session.covered else None,
+            "model": model_status(session),
         },
     }
 

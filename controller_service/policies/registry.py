@@ -1,4 +1,5 @@
-"""Policies by name, and how one is written: ``cap:2``, ``taper:utility=log1p,rho=0.6``."""
+"""Policies by name, and how one is written: ``cap:2``, ``taper:utility=log1p,rho=0.6``; two that
+decide about different things: ``taper_plus+turbospec``."""
 
 from __future__ import annotations
 
@@ -9,18 +10,24 @@ from importlib import metadata
 import msgspec
 from governor_protos.limits import MAX_TEXT
 
-from controller_service.policies.base import Policy, PolicyKind
+from controller_service.policies.adaptive_candidates import ADAPTIVE_CANDIDATES
+from controller_service.policies.base import Knob, NoConfig, Part, Policy, PolicyKind
 from controller_service.policies.cap import CAP
+from controller_service.policies.draft_tree import DRAFT_TREE
 from controller_service.policies.eager import EAGER
+from controller_service.policies.fixed_draft import FIXED_DRAFT
 from controller_service.policies.off import OFF
 from controller_service.policies.random_park import RANDOM
 from controller_service.policies.taper import TAPER
 from controller_service.policies.taper_plus import TAPER_PLUS
+from controller_service.policies.turbospec import TURBOSPEC
 
 logger = logging.getLogger(__name__)
 
 ENTRY_POINTS = "governor.policies"
-BUILT_IN = {kind.name: kind for kind in (OFF, CAP, EAGER, TAPER, TAPER_PLUS, RANDOM)}
+BRANCH_POLICIES = (OFF, CAP, EAGER, TAPER, TAPER_PLUS, RANDOM)
+DRAFT_POLICIES = (TURBOSPEC, ADAPTIVE_CANDIDATES, DRAFT_TREE, FIXED_DRAFT)
+BUILT_IN = {kind.name: kind for kind in (*BRANCH_POLICIES, *DRAFT_POLICIES)}
 
 
 class UnknownPolicy(ValueError):
@@ -46,14 +53,29 @@ def parse_policy(text: str) -> Policy:
     """Read a policy as an operator writes it.
 
     Settings follow the name after ``:`` and are separated by ``:`` or ``,``; each is ``key=value``,
-    or a bare value for the next field in order.
+    or a bare value for the next field in order. Policies that decide about different things are
+    joined by ``+``: ``taper_plus+turbospec``. Where none decides about the branches, all advance.
 
     Raises:
         UnknownPolicy: names what is wrong and what could be written instead.
     """
     if len(text) > MAX_TEXT:
         raise UnknownPolicy(f"a policy is written in at most {MAX_TEXT} characters")
-    name, *settings = re.split(r"[:,]", text.strip())
+    parts: dict[Knob, Part] = {}
+    for written in text.split("+"):
+        part = _parse_part(written.strip())
+        other = parts.setdefault(part.kind.knob, part)
+        if other is not part:
+            raise UnknownPolicy(
+                f"policies {other.kind.name!r} and {part.kind.name!r} both decide about "
+                f"{part.kind.knob}; leave one of them out"
+            )
+    branches = parts.get(Knob.BRANCHES, Part(EAGER, NoConfig()))
+    return Policy(branches.kind, branches.config, text.strip(), parts.get(Knob.DRAFTS))
+
+
+def _parse_part(text: str) -> Part:
+    name, *settings = re.split(r"[:,]", text)
     kind = BUILT_IN.get(name)
     if kind is None:
         third_party = _third_party()
@@ -66,7 +88,7 @@ def parse_policy(text: str) -> Policy:
     except (msgspec.ValidationError, ValueError) as error:
         example = f"; write it like {kind.usage!r}" if kind.usage else ""
         raise UnknownPolicy(f"policy {name!r}: {error}{example}") from error
-    return Policy(kind, config, text.strip())
+    return Part(kind, config)
 
 
 def _third_party() -> dict[str, metadata.EntryPoint]:

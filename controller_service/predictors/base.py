@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -16,6 +16,9 @@ V = TypeVar("V", float, Floats)
 
 LEAST_LATENCY_S = 1e-6
 """What claims to be faster is an error of a clock, and teaches nothing."""
+
+P90 = 0.9
+"""Share of steps that ``predict_p90`` covers."""
 
 
 class StepSample(msgspec.Struct, frozen=True, gc=False):
@@ -93,6 +96,28 @@ class StepLatencyPredictor(Protocol):
 
     def coefficients(self) -> Mapping[str, float]:
         """What was learnt, for people: names carry units. Empty until fitted."""
+        ...
+
+
+@runtime_checkable
+class KnowsRowCost(Protocol):
+    """A predictor that can promise what rows cost at least."""
+
+    def least_rows_s(self, most_rows: int) -> Floats:
+        """Cumulated least cost of rows, shape ``(most_rows + 1,)``, seconds, starting at 0.
+
+        Going from ``m`` to ``n > m`` rows, at whatever context, adds at least entry ``n`` minus
+        entry ``m`` to a prediction.
+        """
+        ...
+
+
+@runtime_checkable
+class FollowsChange(Protocol):
+    """A predictor whose memory can be told that the machine has changed."""
+
+    def machine_changed(self, newer_steps: int, factor: float) -> None:
+        """Since ``newer_steps`` observed decode steps, steps take ``factor`` times as long."""
         ...
 
 

@@ -7,10 +7,11 @@ learnt: the median of measured time over ``1 + share * rows``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from controller_service.predictors.base import LEAST_LATENCY_S, StepSample, V
+from controller_service.predictors.base import LEAST_LATENCY_S, P90, Floats, StepSample, V
 from controller_service.predictors.least_squares import PRIOR_SHAPE
 from controller_service.predictors.linear import LEAST_SAMPLES
 from controller_service.predictors.samples import Window
@@ -30,15 +31,36 @@ class ConstantPredictor:
         self.fitted = False
         self.version = 0
         self._level_s = 0.0
+        self._p90 = 1.0
         self._window = Window(WINDOW)
         self._next_fit_s = float("-inf")
 
-    def predict(self, rows: V, context_tokens: V, prefill_tokens: float = 0.0) -> V:
-        return self._level_s * (1.0 + ROW_SHARE * rows)
+    def predict(
+        self,
+        rows: V,
+        context_tokens: V,
+        prefill_tokens: float | V = 0.0,
+        draft_tokens: float | V = 0.0,
+    ) -> V:
+        shares: Any = 1.0 + ROW_SHARE * draft_tokens
+        step_s: V = self._level_s * (shares + ROW_SHARE * rows)
+        return step_s
+
+    def predict_p90(
+        self,
+        rows: V,
+        context_tokens: V,
+        prefill_tokens: float | V = 0.0,
+        draft_tokens: float | V = 0.0,
+    ) -> V:
+        return self._p90 * self.predict(rows, context_tokens, prefill_tokens, draft_tokens)
 
     def observe(self, sample: StepSample) -> None:
         if sample.rows and not sample.prefill_tokens and sample.latency_s >= LEAST_LATENCY_S:
             self._window.add(sample)
+
+    def least_rows_s(self, most_rows: int) -> Floats:
+        return np.arange(most_rows + 1, dtype=np.float64) * (self._level_s * ROW_SHARE)
 
     def refit_due(self, now_s: float) -> bool:
         return now_s >= self._next_fit_s and len(self._window) >= LEAST_SAMPLES
@@ -46,7 +68,9 @@ class ConstantPredictor:
     def refit(self, now_s: float) -> None:
         self._next_fit_s = now_s + REFIT_EVERY_S
         rows, _, latency = self._window.design()
-        self._level_s = float(np.median(latency / (1.0 + ROW_SHARE * rows)))
+        levels = latency / (1.0 + ROW_SHARE * rows)
+        self._level_s = float(np.median(levels))
+        self._p90 = max(1.0, float(np.quantile(levels, P90)) / self._level_s)
         self.fitted = True
         self.version += 1
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from controller_service.predictors.base import Floats, StepSample
 
 Design = tuple[Floats, Floats, Floats]
-"""Rows, context tokens and latency in seconds, each of shape ``(n,)``."""
+"""Rows, context tokens and latency in seconds, each of shape ``(n,)``. A draft token counts as a
+row: it is one more token in every matrix product."""
 
 WeightedDesign = tuple[Floats, Floats, Floats, Floats]
 """The same, and a weight up to 1."""
@@ -25,7 +27,7 @@ class Window:
 
     def add(self, sample: StepSample) -> None:
         self._values[:, self._seen % self._values.shape[1]] = (
-            sample.rows,
+            sample.rows + sample.draft_tokens,
             sample.context_tokens,
             sample.latency_s,
             sample.prefill_tokens,
@@ -43,21 +45,29 @@ class Window:
 
 HALF_LIFE_STEPS = 1024
 LEAST_WEIGHT = 0.01
+CARRIED_OVER_AGE_STEPS = 2 * HALF_LIFE_STEPS
+"""Samples that were carried over a change of the machine count as that much older."""
+
+MOST_DISAGREEMENT = 1.5
+"""Regimes whose steps changed by factors further apart than this have not kept their shape."""
+
+ROWS, CONTEXT, PREFILL, DRAFT, LATENCY, ARRIVAL = range(6)
 
 
 class RegimeBuffer:
     """The last samples of every regime, so that a common one cannot push a rare one out.
 
-    A regime is a pair of powers of two: rows and summed context. Each keeps its newest ``depth``
-    samples; past ``regimes`` of them, the one that was seen longest ago is forgotten. Samples lose
-    half their weight every ``HALF_LIFE_STEPS``: what was seen long ago still says how batches of
-    another size compare, but does not outvote what the machine does now.
+    A regime is a pair of powers of two, rows and summed context, and a power of four of prefill
+    tokens. Each keeps its newest ``depth`` samples; past ``regimes`` of them, the one that was seen
+    longest ago is forgotten. Samples lose half their weight every ``HALF_LIFE_STEPS``: what was
+    seen long ago still says how batches of another size compare, but does not outvote what the
+    machine does now.
     """
 
     def __init__(self, regimes: int = 128, depth: int = 32) -> None:
-        self._values = np.zeros((4, regimes, depth))
+        self._values = np.zeros((6, regimes, depth))
         self._counts = np.zeros(regimes, dtype=np.int64)
-        self._slots: dict[tuple[int, int], int] = {}  # least recently seen first
+        self._slots: dict[tuple[int, int, int], int] = {}  # least recently seen first
         self._depth = depth
         self._held = 0
         self._seen = 0
@@ -66,7 +76,11 @@ class RegimeBuffer:
         return self._held
 
     def add(self, sample: StepSample) -> None:
-        regime = (sample.rows.bit_length(), sample.context_tokens.bit_length())
+        regime = (
+            (sample.rows + sample.draft_tokens).bit_length(),
+            sample.context_tokens.bit_length(),
+            (sample.prefill_tokens.bit_length() + 1) // 2,
+        )
         slot = self._slots.pop(regime, None)
         if slot is None:
             slot = self._free_slot()
@@ -75,12 +89,19 @@ class RegimeBuffer:
         self._values[:, slot, count % self._depth] = (
             sample.rows,
             sample.context_tokens,
+            sample.prefill_tokens,
+            sample.draft_tokens,
             sample.latency_s,
             self._seen,
         )
         self._seen += 1
         self._counts[slot] = count + 1
         self._held += count < self._depth
+
+    def columns(self) -> Floats:
+        """All samples, shape ``(5, n)``: rows, context, prefill and draft tokens, seconds."""
+        used = len(self._slots)
+        return self._values[:ARRIVAL, :used][:, self._present(used)]
 
     def design(self, outlier_factor: float) -> WeightedDesign:
         """All samples but the outliers: those further than ``outlier_factor`` from their regime's
@@ -91,15 +112,56 @@ class RegimeBuffer:
         """
         used = len(self._slots)
         held = np.minimum(self._counts[:used], self._depth)
-        latency = self._values[2, :used]
-        present = np.arange(self._depth) < held[:, None]
+        latency = self._values[LATENCY, :used]
+        present = self._present(used)
         ordered = np.sort(np.where(present, latency, np.inf), axis=1)
         median = ordered[np.arange(used), (held - 1) // 2]
         high, low = outlier_factor * median[:, None], median[:, None] / outlier_factor
         keep = present & (latency <= high) & (latency >= low)
-        rows, context, latency, arrival = self._values[:, :used][:, keep]
-        weight = np.exp2((arrival - self._seen) / HALF_LIFE_STEPS)
-        return rows, context, latency, np.maximum(weight, LEAST_WEIGHT)
+        kept = self._values[:, :used][:, keep]
+        weight = np.exp2((kept[ARRIVAL] - self._seen) / HALF_LIFE_STEPS)
+        tokens = kept[ROWS] + kept[DRAFT]
+        return tokens, kept[CONTEXT], kept[LATENCY], np.maximum(weight, LEAST_WEIGHT)
+
+    def carry_over(self, newer_steps: int, factor: float) -> None:
+        """The machine has changed: for the ``newer_steps`` newest samples, steps have taken
+        ``factor`` times as long.
+
+        Regimes that were seen since keep only what is newer than the change. The others are carried
+        over: their steps are taken to be ``factor`` times as long, too, and count as older. If the
+        regimes that were seen on both sides do not agree on one factor, the shape has changed as
+        well, and everything older is forgotten.
+        """
+        used = len(self._slots)
+        present = self._present(used)
+        new = present & (self._values[ARRIVAL, :used] >= self._seen - newer_steps)
+        old = present & ~new
+        alike = self._keeps_shape(old, new)
+        for slot in np.flatnonzero((old & (new.any(axis=1, keepdims=True) | (not alike))).any(1)):
+            self._keep_only(int(slot), new[slot])
+        carried = old & ~new.any(axis=1, keepdims=True) & alike
+        self._values[LATENCY, :used][carried] *= factor
+        self._values[ARRIVAL, :used][carried] -= CARRIED_OVER_AGE_STEPS
+
+    def _keeps_shape(self, old: npt.NDArray[np.bool_], new: npt.NDArray[np.bool_]) -> bool:
+        latency = self._values[LATENCY]
+        factors = [
+            float(np.median(latency[slot, new[slot]]) / np.median(latency[slot, old[slot]]))
+            for slot in np.flatnonzero(old.any(axis=1) & (np.count_nonzero(new, axis=1) >= 3))
+        ]
+        return not factors or max(factors) <= MOST_DISAGREEMENT * min(factors)
+
+    def _keep_only(self, slot: int, kept: npt.NDArray[np.bool_]) -> None:
+        values = self._values[:, slot, np.flatnonzero(kept)]
+        values = values[:, np.argsort(values[ARRIVAL])]
+        self._held -= int(min(self._counts[slot], self._depth)) - values.shape[1]
+        self._values[:, slot, : values.shape[1]] = values
+        self._counts[slot] = values.shape[1]
+
+    def _present(self, used: int) -> npt.NDArray[np.bool_]:
+        held = np.minimum(self._counts[:used], self._depth)
+        present: npt.NDArray[np.bool_] = np.arange(self._depth) < held[:, None]
+        return present
 
     def _free_slot(self) -> int:
         if len(self._slots) < len(self._counts):

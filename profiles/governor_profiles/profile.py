@@ -16,6 +16,10 @@ _Cost = Annotated[float, Meta(ge=0, le=60)]
 class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """T = a + b*rows + c*context + p*prefill + d*draft; the decode part may be bent or a grid.
 
+    Drafting comes on top: the longest draft of the batch decides how many draft steps there are, and
+    the whole batch goes through each of them, as it does in an engine whose draft steps are captured
+    for the batch; what is verified is counted token by token.
+
     The linear form of decode is TAPER's (arXiv 2605.06914). T never falls as work grows.
 
     Raises:
@@ -44,6 +48,10 @@ class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Stated error of the step time in per cent; None if none is stated."""
     grid: Grid | None = None
     """Measured decode times; they replace ``fixed_s + b*rows + c*context`` where present."""
+    draft_step_s: _Cost = 0.0
+    """s per draft step of the batch, whatever is in it."""
+    draft_row_s: _Cost = 0.0
+    """s per row and draft step."""
     bends: Bends | None = None
     """Steps and a knee on top of the straight line; None: straight. Beside a grid only
     ``graph_rows``: the grid is then read at the padded size."""
@@ -67,6 +75,7 @@ class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         context_tokens: float,
         prefill_tokens: float = 0,
         draft_tokens: float = 0,
+        draft_length: float = 0,
     ) -> float:
         """Duration of a step in s; 0 for a step without rows and prefill.
 
@@ -75,11 +84,14 @@ class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             context_tokens: their summed context.
             prefill_tokens: prompt tokens prefilled in the step.
             draft_tokens: draft tokens verified in the step beyond one token per row, summed.
+            draft_length: draft steps before it, as many as the longest draft has tokens.
         """
         if rows <= 0 and prefill_tokens <= 0:
             return 0.0
         decode_s = self._decode_s(rows, context_tokens)
-        return decode_s + self.prefill_token_s * prefill_tokens + self.draft_token_s * draft_tokens
+        drafting_s = draft_length * (self.draft_step_s + self.draft_row_s * rows)
+        verify_s = self.draft_token_s * draft_tokens
+        return decode_s + self.prefill_token_s * prefill_tokens + verify_s + drafting_s
 
     @property
     def graph_rows(self) -> tuple[int, ...]:

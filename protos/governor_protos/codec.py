@@ -78,6 +78,11 @@ def _check_rows(rows: Rows) -> None:
 def _check_decision(decision: Decision) -> None:
     if len(decision.park) % 4:
         raise BadFrame(f"park: {len(decision.park)} bytes are not a whole number of request ids")
+    if len(decision.capped) != 4 * len(decision.caps):
+        raise BadFrame(
+            f"capped: {len(decision.capped)} bytes do not name a request for each of "
+            f"{len(decision.caps)} caps"
+        )
     bounds = [band.max_rows for band in decision.orders]
     if any(a >= b for a, b in itertools.pairwise(bounds)):
         raise BadFrame(f"orders: max_rows must ascend, got {bounds}")

@@ -27,11 +27,14 @@ ROW_COLUMNS: dict[str, str] = {
     "ttft_slo_s": "f",
     "tpot_slo_s": "f",
     "group_output_tokens": "i",
+    "draft_tokens": "i",
+    "accepted_tokens": "i",
 }
 """Column name -> ``array`` type code: B uint8, I uint32, i int32, f float32."""
 
-APPENDED_COLUMNS = frozenset({"group_output_tokens"})
-"""Columns that came after contract 1.0. A peer that does not know them sends them empty."""
+APPENDED_COLUMNS = frozenset({"group_output_tokens", "draft_tokens", "accepted_tokens"})
+"""Columns that came after contract 1.0. A peer that does not know them sends them empty, and so does
+an engine that has nothing to say in them: one that does not speculate sends no draft columns."""
 
 ITEM_BYTES = {"B": 1, "I": 4, "i": 4, "f": 4}
 

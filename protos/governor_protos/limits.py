@@ -20,6 +20,12 @@ MAX_ENDED = 256
 MAX_GRAPHS = 512
 """Batch sizes with captured graphs."""
 
+MAX_DRAFT_LENGTHS = 64
+"""Draft lengths that an engine may be set up for."""
+
+MAX_DRAFT_TOKENS = 255
+"""Draft tokens of one row at one step: a cap on them fills an unsigned byte."""
+
 MAX_BANDS = 16
 """Batch-size bands in a table of standing orders."""
 

@@ -101,6 +101,31 @@ class Wire(msgspec.Struct, array_like=True, frozen=True, tag=True):
     """Base of all messages: an array, first item the tag, unknown trailing items ignored."""
 
 
+class DraftSource(IntEnum):
+    """Where draft tokens come from."""
+
+    MODEL = 0
+    """A draft model or a head: each draft step costs a pass of it."""
+    NGRAM = 1
+    """Text seen before: drafting costs next to nothing, and only some rows find a match."""
+
+
+class Drafting(msgspec.Struct, array_like=True, frozen=True):
+    """How an engine drafts, and what it can vary. Since 1.3."""
+
+    source: Annotated[int, Meta(ge=0, le=255)]
+    """A :class:`DraftSource`."""
+    width: Annotated[int, Meta(ge=1, le=limits.MAX_DRAFT_TOKENS)] = 1
+    """Candidates per position: 1 drafts chains, more draft trees."""
+    most_tokens: Annotated[int, Meta(ge=0, le=limits.MAX_DRAFT_TOKENS)] = 0
+    """Draft tokens that one row can have verified in one step."""
+    is_ragged: bool = False
+    """Whether a row with fewer draft tokens than others costs less to verify. Otherwise a cap cuts
+    what may be accepted, and each row pays for as much as the batch's draft length allows."""
+    switch_s: Duration = 0.0
+    """What it takes to go from one draft length to another between two steps."""
+
+
 class Hello(Wire, frozen=True, tag="hello"):
     protocol_major: Count
     protocol_minor: Count
@@ -123,15 +148,19 @@ class Hello(Wire, frozen=True, tag="hello"):
     chunked_prefill_tokens: Cap
     """Start-up value of the prefill budget; -1 when chunking is off."""
     speculative_algorithm: Text
-    draft_lengths: Annotated[list[Count], Meta(max_length=64)]
-    """Draft lengths that the engine has captured; empty without speculation."""
+    draft_lengths: Annotated[list[Count], Meta(max_length=limits.MAX_DRAFT_LENGTHS)]
+    """Draft lengths that a step can take, ascending; 0 among them if it can do without drafts. Empty
+    without speculation."""
     knobs: Annotated[list[Text], Meta(max_length=16)]
-    """Actuators this engine has: ``branches`` today."""
+    """Actuators this engine has: ``branches``, and ``drafts`` if it can be told how many tokens to
+    draft. Without the latter a draft length in a decision means nothing to it."""
     device: Text = ""
     """What it computes on, such as ``NVIDIA H200``. Since 1.2: empty from an older engine."""
     graph_rows: Annotated[list[Count], Meta(max_length=limits.MAX_GRAPHS)] = []
     """Batch sizes that it has captured graphs for, ascending: a step of fewer rows takes as long as
     the next of these. Empty without graphs, and from an engine before 1.2."""
+    drafting: Drafting | None = None
+    """How it drafts. Since 1.3: absent without speculation, and from an older engine."""
 
 
 class Welcome(Wire, frozen=True, tag="welcome"):
@@ -168,6 +197,10 @@ class StepFeedback(msgspec.Struct, array_like=True, frozen=True):
     parked_rows: Count
     draft_tokens: Count = 0
     """Draft tokens verified beyond the one token of each row, summed. Since 1.2."""
+    accepted_tokens: Count = 0
+    """How many of them were accepted: tokens that the step gave beyond one a row. Since 1.3."""
+    draft_length: Count = 0
+    """Draft steps before it: the length of the longest draft. Since 1.3."""
 
 
 class RequestEnd(msgspec.Struct, array_like=True, frozen=True):
@@ -217,6 +250,11 @@ class Rows(msgspec.Struct, array_like=True, frozen=True):
     group_output_tokens: Column4 = b""
     """Tokens of all branches of the row's group so far, finished ones included; 0 for a row on its
     own. Since 1.1: empty from an older engine."""
+    draft_tokens: Column4 = b""
+    """Draft tokens that were verified for the row since it came. Since 1.3: empty from an older
+    engine and from one that does not speculate."""
+    accepted_tokens: Column4 = b""
+    """How many of them were accepted. Since 1.3, likewise."""
 
     def __len__(self) -> int:
         return len(self.request_id) // 4
@@ -246,6 +284,7 @@ class Band(msgspec.Struct, array_like=True, frozen=True):
     extra_rows: Cap
     """Opportunistic rows that may advance in the whole batch."""
     draft_tokens: Cap = -1
+    """Draft length: tokens that may be drafted for a row; -1: the engine's own choice."""
     prefill_tokens: Cap = -1
 
 
@@ -270,6 +309,15 @@ class Decision(Wire, frozen=True, tag="decision"):
     """Predicted time of the step with mandatory rows alone."""
     budget_s: Duration
     slack_s: SignedDuration
+    draft_length: Cap = -1
+    """Draft steps before the step, one of ``Hello.draft_lengths``; 0: no drafts; -1: the engine's own
+    choice. An engine takes the longest of its lengths that is no longer. Since 1.3."""
+    capped: Column4 = b""
+    """Packed uint32 ids of the requests that may have fewer draft tokens verified. Since 1.3."""
+    caps: Column1 = b""
+    """Packed uint8, as many as ``capped``: draft tokens that may be verified for each of them. Of a
+    chain, its first ones; of a tree, the likeliest, parents before children. Rows that are not named
+    may have ``draft_length`` of a chain, and ``Drafting.most_tokens`` of a tree. Since 1.3."""
 
 
 class Goodbye(Wire, frozen=True, tag="goodbye"):

@@ -14,7 +14,7 @@ Use it by name; nothing else changes in the launch command:
 `--disable-overlap-schedule`. Give one thread to each engine process (`OMP_NUM_THREADS=1`): OpenMP
 threads that wait for a core they share with the tokenizer make a step many times slower. On a host
 with a GPU, hide it with `CUDA_VISIBLE_DEVICES=`, since some of SGLang's choices ask torch for CUDA
-and not the platform.
+and not the platform. `--speculative-algorithm` works too: see docs/speculation-cpu.md.
 
 The overlap loop on a CPU (SGLang 0.5.17)
 -----------------------------------------

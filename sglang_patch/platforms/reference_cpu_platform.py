@@ -10,6 +10,7 @@ import torch
 from sglang.srt.platforms.interface import PlatformEnum, SRTPlatform
 
 from sglang_patch.platforms.gloo_groups import use_gloo_only
+from sglang_patch.platforms.speculation import requirements, workers
 
 if TYPE_CHECKING:
     from sglang.srt.server_args import ServerArgs
@@ -37,6 +38,9 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
 
         An explicit `--dtype`, `--attention-backend` or `--max-total-tokens` stands, except the
         attention backend that cannot run here.
+
+        Raises:
+            ValueError: speculation is asked for that cannot run here.
         """
         if server_args.attention_backend in (None, KERNEL_ATTENTION_BACKEND):
             server_args.attention_backend = ATTENTION_BACKEND
@@ -48,12 +52,15 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
         if server_args.tp_size > 1:
             # SGLang refuses more ranks than NUMA nodes unless the cores are dealt out by hand.
             os.environ.setdefault(THREAD_BINDING_VARIABLE, deal_cores(server_args.tp_size))
+        requirements.refuse_unsupported(server_args)
 
     def init_backend(self) -> None:
         """Prepare this process; SGLang calls it once while it imports the model runner."""
         from sglang.srt.distributed.parallel_state import GroupCoordinator
+        from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
         use_gloo_only(GroupCoordinator)
+        workers.prepare(SpeculativeAlgorithm)
 
     def get_default_attention_backend(self) -> str:
         """Name of the attention backend made of torch's scaled dot-product attention."""

@@ -98,9 +98,16 @@ def _launched(batch: ScheduleBatch, kind: StepKind, step: int, launched_s: float
         kind=kind,
         rows=len(batch.reqs),
         context_tokens=sum(len(req.origin_input_ids) + len(req.output_ids) for req in batch.reqs),
-        prefill_tokens=0 if kind is StepKind.DECODE else batch.extend_num_tokens or 0,
+        prefill_tokens=0 if kind is StepKind.DECODE else _prompt_tokens(batch),
         launched_s=launched_s,
     )
+
+
+def _prompt_tokens(batch: ScheduleBatch) -> int:
+    """Prompt tokens of the step. SGLang counts the one token of each decode row of a mixed step
+    along with them."""
+    decoding = batch.decoding_reqs if batch.forward_mode.is_mixed() else None
+    return max(0, (batch.extend_num_tokens or 0) - len(decoding or ()))
 
 
 def _report(

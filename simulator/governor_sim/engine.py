@@ -12,12 +12,14 @@ from governor_protos.messages import StepKind
 
 from governor_sim.arrivals import Arrivals
 from governor_sim.batching import Batcher
+from governor_sim.drafting import NO_DRAFTS, Drafter, Drafts
 from governor_sim.link import VirtualLink
 from governor_sim.reporting import Reporter
 from governor_sim.rows import SimRow
 from governor_sim.steps import RunningStep, StepSeries
 from governor_sim.timing import HostTimes
 from governor_sim.users import Audience
+from sglang_patch.apply.speculation import STOCK, DraftOrder
 from sglang_patch.governor import EngineGovernor
 from sglang_patch.steps import LaunchedStep
 
@@ -34,6 +36,7 @@ class SimulatedEngine:
         overlap: which of SGLang's loops.
         variation: how steps differ from what the profile says; None: not at all.
         limit_tokens: see :class:`governor_sim.reporting.Reporter`.
+        drafter: drafts for its rows; None: it does not speculate.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class SimulatedEngine:
         overlap: bool,
         variation: StepVariation | None = None,
         limit_tokens: int = 0,
+        drafter: Drafter | None = None,
     ) -> None:
         self.now_s = 0.0
         self.steps = StepSeries()
@@ -57,6 +61,7 @@ class SimulatedEngine:
         self._governor = governor
         self._link = link
         self._reporter = None if governor is None else Reporter(governor, batcher, limit_tokens)
+        self._drafter = drafter
         self._host = host
         self._overlap = overlap
         self._audience: Audience | None = None
@@ -92,12 +97,13 @@ class SimulatedEngine:
             return True
         governor, link = self._governor, self._link
         park: frozenset[str] = frozenset()
+        drafts = STOCK
         if governor is not None and link is not None:
             order = governor.plan(self._number + 1, self.now_s, busy=True)
             self.now_s += link.waited_s
             if order is not None:
-                park = frozenset(order.park)
-        launched = self._launch(park)
+                park, drafts = frozenset(order.park), order.drafts
+        launched = self._launch(park, drafts)
         before = self._in_flight
         if self._overlap:
             self._in_flight = launched
@@ -109,8 +115,9 @@ class SimulatedEngine:
             raise RuntimeError("requests wait and nothing runs: the batching rules are at odds")
         return True
 
-    def _launch(self, park: frozenset[str]) -> RunningStep | None:
+    def _launch(self, park: frozenset[str], order: DraftOrder) -> RunningStep | None:
         batcher = self._batcher
+        drafts = NO_DRAFTS
         batcher.running.extend(self._joining)
         self._joining = []
         batcher.drop_finished()
@@ -127,20 +134,33 @@ class SimulatedEngine:
             kind, prefill_tokens, costly_tokens = StepKind.DECODE, 0, 0
         self._number += 1
         context = sum([row.context_tokens for row in rows])
-        seconds = self._variation.vary(
-            self._profile.step_s(len(rows), context, costly_tokens), self._number
+        switched_s = 0.0
+        if self._drafter is not None and prefill is None:
+            drafts = self._draft(self._drafter, rows, order)
+            switched_s = self._drafter.switched_s(drafts)
+        step_s = self._profile.step_s(
+            len(rows), context, costly_tokens, drafts.verified_tokens, drafts.length
         )
+        seconds = self._variation.vary(step_s + switched_s, self._number)
         planned_s = self.now_s + self._host.plan(len(rows))
         start_s = max(planned_s, self._device_free_s)
         if self._in_flight is not None:
             self.host_limited_s += start_s - self._device_free_s
         end_s = self._device_free_s = start_s + seconds
-        step = RunningStep(self._number, kind, rows, end_s, batcher.chunked if prefill else None)
+        unfinished = batcher.chunked if prefill else None
+        step = RunningStep(self._number, kind, rows, end_s, unfinished, drafts)
         extra = 0
         if self._reporter is not None:
             extra = self._reporter.launched(
                 LaunchedStep(
-                    step.number, kind, len(rows), context, prefill_tokens, launched_s=planned_s
+                    step.number,
+                    kind,
+                    len(rows),
+                    context,
+                    prefill_tokens,
+                    launched_s=planned_s,
+                    draft_tokens=drafts.verified_tokens,
+                    draft_length=drafts.length,
                 ),
                 rows if prefill else [],
             )
@@ -153,8 +173,20 @@ class SimulatedEngine:
             extra=0 if prefill else max(0, extra - len(parked)),
             prefill_tokens=prefill_tokens,
             context_tokens=context,
+            drafts=drafts,
         )
         return step
+
+    def _draft(self, drafter: Drafter, rows: list[SimRow], order: DraftOrder) -> Drafts:
+        """Draft for a step that has been put together, and see what will be accepted."""
+        kv = self._batcher.kv
+        drafts = drafter.draft(rows, order, kv.reachable_tokens)
+        if drafts.length:
+            kv.take_drafts(rows, drafts.held)
+            # NOTE: only the device knows by now; the host learns of it with the step's results.
+            for row, accepted in zip(rows, drafts.accepted, strict=True):
+                row.context_tokens += accepted
+        return drafts
 
     def _decode(self, park: frozenset[str]) -> tuple[list[SimRow], list[SimRow]]:
         """Rows that advance and rows that sit out."""
@@ -187,15 +219,20 @@ class SimulatedEngine:
         now_s = self.now_s = max(self.now_s, step.end_s)
         share = self._batcher.kv.share if step.kind is StepKind.PREFILL else None
         hand_out = audience.tokens
-        for row in step.rows:
+        drafts = step.drafts
+        for index, row in enumerate(step.rows):
             if row.finished or row.retracted or row is step.unfinished:
                 continue
             if share is not None:
                 share(row)
-            row.output_tokens += 1
+            tokens = 1
+            if drafts.length:
+                tokens = self._verified(row, drafts, index)
+            row.output_tokens += tokens
             if row.record is not None:
                 row.record.note_tokens(row.output_tokens, now_s)
-            hand_out(row, now_s)
+            for _ in range(tokens):
+                hand_out(row, now_s)
             if row.output_tokens >= row.max_new_tokens:
                 row.finished = True
                 self._batcher.kv.release(row)
@@ -203,5 +240,14 @@ class SimulatedEngine:
                     self._reporter.ended(row, now_s)
                 audience.row_finished(row, now_s)
         if self._governor is not None:
-            self._governor.finished(step.number, now_s)
+            self._governor.finished(step.number, now_s, sum(drafts.accepted))
         self.now_s += self._host.process(len(step.rows))
+
+    def _verified(self, row: SimRow, drafts: Drafts, index: int) -> int:
+        """Drop what was not accepted; the tokens that the step gave the row."""
+        verified, accepted = drafts.verified[index], drafts.accepted[index]
+        self._batcher.kv.drop_drafts(row, drafts.held[index] - accepted)
+        if row.record is not None:
+            row.record.note_drafts(verified, accepted)
+        # The last tokens of a draft may go past what the request wanted.
+        return min(1 + accepted, row.max_new_tokens - row.output_tokens)

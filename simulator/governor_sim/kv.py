@@ -70,6 +70,17 @@ class KvMemory:
         self._own_tokens += len(rows)
         self._evict()
 
+    def take_drafts(self, rows: list[SimRow], tokens: list[int]) -> None:
+        """Slots for draft tokens, until they are verified."""
+        for row, count in zip(rows, tokens, strict=True):
+            row.own_tokens += count
+        self._own_tokens += sum(tokens)
+        self._evict()
+
+    def drop_drafts(self, row: SimRow, tokens: int) -> None:
+        """Draft tokens that were not accepted."""
+        self._give_back(row, tokens)
+
     def share(self, row: SimRow) -> None:
         """``row``'s prompt is computed: put it into the cache and hold it there."""
         for key, size in row.segments[row.hit_segments :]:

@@ -80,6 +80,8 @@ class Reporter:
             EndReason.STOPPED if stopped else EndReason.LENGTH,
             now_s,
             output_tokens=row.output_tokens,
+            draft_tokens=record.draft_tokens,
+            accepted_tokens=record.accepted_tokens,
         )
 
     def _table(self, rows: list[SimRow]) -> RowTable:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from governor_workloads.spec import WorkRequest
 
 from sglang_patch.rows import RowRecord
+
+if TYPE_CHECKING:
+    from governor_sim.drafting import Fortune
 
 Segment = tuple[Hashable, int]
 """A stretch of a prompt: what it holds, and its tokens. Equal keys are equal text."""
@@ -21,6 +25,7 @@ class SimRow:
         "hit_segments",
         "hit_tokens",
         "is_warm_up",
+        "luck",
         "max_new_tokens",
         "output_tokens",
         "own_tokens",
@@ -52,6 +57,8 @@ class SimRow:
         self.prompt_tokens = request.prompt_tokens
         self.max_new_tokens = 0 if is_warm_up else request.output_tokens
         self.record: RowRecord | None = None
+        self.luck: Fortune | None = None
+        """What its drafts come to, once one was made."""
         self.output_tokens = 0
         """Tokens whose results are in."""
         self.context_tokens = 0

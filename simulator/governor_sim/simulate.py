@@ -19,6 +19,7 @@ from controller_service.policies.base import Policy
 from controller_service.predictors.base import StepLatencyPredictor
 from controller_service.session import EngineSession
 from governor_sim.batching import Batcher, EngineLimits
+from governor_sim.drafting import Drafter, DraftingConfig
 from governor_sim.engine import SimulatedEngine
 from governor_sim.kv import KvMemory
 from governor_sim.link import VirtualLink
@@ -55,6 +56,8 @@ class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Relative standard deviation of each step's duration."""
     shift: Shift | None = None
     """A change of the machine in the middle of the run; None: it stays what it is."""
+    drafting: DraftingConfig | None = None
+    """How the engine speculates; None: not at all."""
     max_new_tokens: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     """Output limit that every request names to the controller, so that how much it will say has to
     be guessed. 0: each names what it will say, as a bench's client does. Admission goes by what
@@ -118,7 +121,13 @@ def simulate(
             _hello(profile, config, kv), predictor, config.lease_steps, config.replan_steps
         )
         link = VirtualLink(session, policy, config.latency, seed)
-        governor = EngineGovernor(config.engine, link, overlap=config.overlap)
+        lengths = () if config.drafting is None else config.drafting.lengths
+        governor = EngineGovernor(
+            config.engine, link, overlap=config.overlap, draft_lengths=lengths
+        )
+    drafter = None
+    if config.drafting is not None:
+        drafter = Drafter(config.drafting, workload.acceptance, workload.seed)
     engine = SimulatedEngine(
         profile,
         batcher,
@@ -128,6 +137,7 @@ def simulate(
         overlap=config.overlap,
         variation=StepVariation(config.noise, seed, config.shift),
         limit_tokens=config.max_new_tokens,
+        drafter=drafter,
     )
     users = Users(
         workload,
@@ -169,6 +179,7 @@ def _require_room(workload: Workload, kv_tokens: int) -> None:
 
 
 def _hello(profile: StepProfile, config: SimConfig, kv: KvMemory) -> Hello:
+    drafting = config.drafting
     return Hello(
         protocol_major=PROTOCOL_MAJOR,
         protocol_minor=PROTOCOL_MINOR,
@@ -185,9 +196,10 @@ def _hello(profile: StepProfile, config: SimConfig, kv: KvMemory) -> Hello:
         max_context_tokens=32768,
         page_size=1,
         chunked_prefill_tokens=config.limits.chunked_prefill_size,
-        speculative_algorithm="",
-        draft_lengths=[],
-        knobs=["branches"],
+        speculative_algorithm="" if drafting is None else "SIMULATED",
+        draft_lengths=[] if drafting is None else list(drafting.lengths),
+        knobs=["branches"] if drafting is None else ["branches", "drafts"],
         device=f"simulated:{profile.name}"[:MAX_TEXT],
         graph_rows=list(profile.graph_rows),
+        drafting=None if drafting is None else drafting.told(),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from governor_protos.messages import StepKind
 
+from governor_sim.drafting import NO_DRAFTS, Drafts
 from governor_sim.rows import SimRow
 
 Floats = npt.NDArray[np.float64]
@@ -24,6 +25,7 @@ class RunningStep:
     end_s: float
     unfinished: SimRow | None = None
     """The row whose prefill goes on in a later step."""
+    drafts: Drafts = NO_DRAFTS
 
 
 class StepSeries:
@@ -37,6 +39,9 @@ class StepSeries:
         self._extra = array("i")
         self._prefill_tokens = array("i")
         self._context_tokens = array("q")
+        self._draft_tokens = array("i")
+        self._accepted_tokens = array("i")
+        self._draft_length = array("i")
 
     def add(
         self,
@@ -48,6 +53,7 @@ class StepSeries:
         extra: int,
         prefill_tokens: int,
         context_tokens: int,
+        drafts: Drafts = NO_DRAFTS,
     ) -> None:
         self._end_s.append(end_s)
         self._seconds.append(seconds)
@@ -56,6 +62,9 @@ class StepSeries:
         self._extra.append(extra)
         self._prefill_tokens.append(prefill_tokens)
         self._context_tokens.append(context_tokens)
+        self._draft_tokens.append(drafts.verified_tokens)
+        self._accepted_tokens.append(sum(drafts.accepted))
+        self._draft_length.append(drafts.length)
 
     def __len__(self) -> int:
         return len(self._end_s)
@@ -90,3 +99,18 @@ class StepSeries:
     @property
     def context_tokens(self) -> Floats:
         return np.asarray(self._context_tokens, dtype=np.float64)
+
+    @property
+    def draft_tokens(self) -> Floats:
+        """Draft tokens verified."""
+        return np.asarray(self._draft_tokens, dtype=np.float64)
+
+    @property
+    def accepted_tokens(self) -> Floats:
+        """How many of them were accepted."""
+        return np.asarray(self._accepted_tokens, dtype=np.float64)
+
+    @property
+    def draft_length(self) -> Floats:
+        """Draft steps."""
+        return np.asarray(self._draft_length, dtype=np.float64)

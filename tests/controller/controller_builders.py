@@ -26,6 +26,8 @@ DEFAULTS = {
     "ttft_slo_s": 1.0,
     "tpot_slo_s": 0.05,
     "group_output_tokens": 0,
+    "draft_tokens": 0,
+    "accepted_tokens": 0,
 }
 
 

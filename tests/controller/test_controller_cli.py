@@ -112,7 +112,7 @@ def test_flags_go_before_the_file_and_the_file_before_defaults(tmp_path):
     file = tmp_path / "governor.yaml"
     file.write_text("policy: cap:2\nlease_steps: 8\n")
     config = load_config(file, {"policy": "off", "predictor": None})
-    assert (config.policy, config.lease_steps, config.predictor) == ("off", 8, "linear")
+    assert (config.policy, config.lease_steps, config.predictor) == ("off", 8, "corrected-linear")
 
 
 def test_an_empty_file_is_all_defaults(tmp_path):

@@ -14,6 +14,8 @@ from governor_protos.limits import MAX_ENDED, MAX_FEEDBACK, MAX_GRAPHS, MAX_NUMB
 from governor_protos.messages import (
     Band,
     Decision,
+    Drafting,
+    DraftSource,
     Goodbye,
     Hello,
     Refusal,
@@ -30,7 +32,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parent / "golden"
-NEWEST = {"hello": "1.2", "snapshot": "1.2"}
+NEWEST = {"hello": "1.3", "snapshot": "1.3", "decision": "1.3"}
 """Messages that have grown since contract 1.0."""
 
 
@@ -47,15 +49,17 @@ EXAMPLES: dict[str, Wire] = {
     "hello": Hello(
         1, 0, "host-1-dp0", "abc", "0.1.0", "0.5.17", "m", 1, 0, True, 64, 4096, 2048, 1, 512, "",
         [], ["branches"], "NVIDIA H200", [1, 2, 4, 8],
+        Drafting(DraftSource.MODEL, 4, 16, True, 0.0005),
     ),
     "welcome": Welcome(1, 0, "controller-1", "0.1.0", "taper", 4096),
     "refusal": Refusal(2, 3, "incompatible_version", "engine 1.0, controller 2.3"),
     "snapshot": Snapshot(
-        7, rows(3), 100, 4096, 2, 64, [StepFeedback(6, 0, 3, 120, 0, 0.0125, 0, 1, 4)], 5,
+        7, rows(3), 100, 4096, 2, 64, [StepFeedback(6, 0, 3, 120, 0, 0.0125, 0, 1, 4, 3, 2)], 5,
         [RequestEnd(9, 2, 40, 17, 64, 1, 0.75, 30, 12), RequestEnd(11, 0, 5, 2, 8, 0, 0.25)],
     ),
     "decision": Decision(
-        7, 4, pack("I", [2]), [Band(1, 2, 8), Band(64, 1, 0)], "taper", 0.02, 0.015, 0.025, 0.03
+        7, 4, pack("I", [2]), [Band(1, 2, 8), Band(64, 1, 0)], "taper", 0.02, 0.015, 0.025, 0.03,
+        5, pack("I", [3, 9]), pack("B", [1, 0]),
     ),
     "goodbye": Goodbye("bye"),
 }  # fmt: skip
@@ -76,21 +80,47 @@ def test_golden_frame_still_decodes_and_encodes(name: str) -> None:
     assert encode(EXAMPLES[name]) == frame
 
 
-def test_a_hello_of_contract_1_0_lacks_only_what_came_later() -> None:
-    decoded = decode_to_controller((GOLDEN / "hello-1.0.msgpack").read_bytes())
-    assert decoded == msgspec.structs.replace(EXAMPLES["hello"], device="", graph_rows=[])
+@pytest.mark.parametrize("version", ["1.0", "1.2"])
+def test_a_hello_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
+    decoded = decode_to_controller((GOLDEN / f"hello-{version}.msgpack").read_bytes())
+    expected = msgspec.structs.replace(EXAMPLES["hello"], drafting=None)
+    if version == "1.0":
+        expected = msgspec.structs.replace(expected, device="", graph_rows=[])
+    assert decoded == expected
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
 def test_a_snapshot_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
     decoded = decode_to_controller((GOLDEN / f"snapshot-{version}.msgpack").read_bytes())
     newest = EXAMPLES["snapshot"]
     assert isinstance(newest, Snapshot)
-    older = newest.rows
+    older = msgspec.structs.replace(newest.rows, draft_tokens=b"", accepted_tokens=b"")
     if version == "1.0":
         older = msgspec.structs.replace(older, group_output_tokens=b"")
-    feedback = [msgspec.structs.replace(item, draft_tokens=0) for item in newest.feedback]
-    assert decoded == msgspec.structs.replace(newest, rows=older, feedback=feedback, ended=[])
+    lacking: dict[str, int] = {"accepted_tokens": 0, "draft_length": 0}
+    if version != "1.2":
+        lacking["draft_tokens"] = 0
+    feedback = [msgspec.structs.replace(item, **lacking) for item in newest.feedback]
+    expected = msgspec.structs.replace(newest, rows=older, feedback=feedback)
+    if version != "1.2":
+        expected = msgspec.structs.replace(expected, ended=[])
+    assert decoded == expected
+
+
+def test_a_decision_of_an_older_contract_leaves_drafts_to_the_engine() -> None:
+    decoded = decode_to_engine((GOLDEN / "decision-1.0.msgpack").read_bytes())
+    newest = EXAMPLES["decision"]
+    assert decoded == msgspec.structs.replace(newest, draft_length=-1, capped=b"", caps=b"")
+
+
+def test_a_snapshot_of_an_engine_without_drafts_is_hardly_larger_than_before() -> None:
+    newest = EXAMPLES["snapshot"]
+    assert isinstance(newest, Snapshot)
+    plain = msgspec.structs.replace(newest.rows, draft_tokens=b"", accepted_tokens=b"")
+    with_drafts, without = (
+        len(encode(msgspec.structs.replace(newest, rows=columns))) for columns in (newest.rows, plain)
+    )
+    assert with_drafts - without == 2 * 4 * len(newest.rows)
 
 
 def test_there_is_a_frame_of_the_newest_contract() -> None:
@@ -136,6 +166,11 @@ BROKEN_DECISIONS = [
     {"orders": [Band(n, 1, 1) for n in range(limits.MAX_BANDS + 1)]},
     {"orders": [Band(1, -2, 0)]},
     {"policy": "x" * (limits.MAX_TEXT + 1)},
+    {"draft_length": -2},
+    {"capped": pack("I", [1, 2, 3])},
+    {"caps": b""},
+    {"capped": b"123"},
+    {"capped": b"\x00" * 4 * (limits.MAX_ROWS + 1), "caps": b"\x00" * (limits.MAX_ROWS + 1)},
     {"predicted_step_s": float("nan")},
     {"predicted_step_s": float("inf")},
     {"predicted_step_s": -1.0},
@@ -159,6 +194,8 @@ BROKEN_SNAPSHOTS = [
     {"ended": [msgspec.structs.replace(END, reason=256)]},
     {"ended": [msgspec.structs.replace(END, output_tokens=-1)]},
     {"feedback": [StepFeedback(6, 0, 3, 120, 0, 0.01, 0, 1, -1)]},
+    {"feedback": [StepFeedback(6, 0, 3, 120, 0, 0.01, 0, 1, 4, -1)]},
+    {"feedback": [StepFeedback(6, 0, 3, 120, 0, 0.01, 0, 1, 4, 3, -1)]},
     {"feedback": [StepFeedback(6, 0, 3, 120, 0, 0.01, 0, 1)] * (MAX_FEEDBACK + 1)},
 ]
 
@@ -177,8 +214,13 @@ def test_snapshot_out_of_bounds_is_refused(change: dict[str, object]) -> None:
         {"graph_rows": [1] * (MAX_GRAPHS + 1)},
         {"graph_rows": [-1]},
         {"graph_rows": ["8"]},
+        {"drafting": Drafting(0, width=0)},
+        {"drafting": Drafting(0, most_tokens=limits.MAX_DRAFT_TOKENS + 1)},
+        {"drafting": Drafting(0, switch_s=float("nan"))},
+        {"drafting": Drafting(256)},
+        {"draft_lengths": [1] * (limits.MAX_DRAFT_LENGTHS + 1)},
     ],
-    ids=range(4),
+    ids=range(9),
 )
 def test_hello_out_of_bounds_is_refused(change: dict[str, object]) -> None:
     broken = msgspec.structs.replace(EXAMPLES["hello"], **change)
@@ -233,7 +275,7 @@ def test_json_schema_describes_every_message() -> None:
 
 def test_largest_snapshot_fits_a_frame() -> None:
     most = RequestEnd(MAX_NUMBER, MAX_NUMBER, *[limits.MAX_COUNT] * 3, 255, 1e7, 1 << 30, 1 << 30)
-    step = StepFeedback(limits.MAX_STEP, 255, *[limits.MAX_COUNT] * 3, 1e7, 255, 1 << 30, 1 << 30)
+    step = StepFeedback(limits.MAX_STEP, 255, *[limits.MAX_COUNT] * 3, 1e7, 255, *[1 << 30] * 4)
     largest = msgspec.structs.replace(
         EXAMPLES["snapshot"],
         rows=rows(limits.MAX_ROWS),

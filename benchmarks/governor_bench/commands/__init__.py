@@ -4,6 +4,7 @@ from governor_bench.commands.bench import bench
 from governor_bench.commands.check import check, doctor
 from governor_bench.commands.demo import demo, up
 from governor_bench.commands.eval import evaluate
+from governor_bench.commands.profile import profile
 from governor_bench.commands.simulate import simulate
 
-__all__ = ["bench", "check", "demo", "doctor", "evaluate", "simulate", "up"]
+__all__ = ["bench", "check", "demo", "doctor", "evaluate", "profile", "simulate", "up"]

@@ -21,7 +21,7 @@ bench.add_command(bench_load)
 @click.option("--rows", default="16,64,256,1024", show_default=True, help="Batch sizes.")
 @click.option("--samples", default=2000, show_default=True, help="Decisions per size.")
 @click.option("--policy", default="taper_plus", show_default=True)
-@click.option("--predictor", default="linear", show_default=True)
+@click.option("--predictor", default="corrected-linear", show_default=True)
 @click.option("--pace-ms", default=0.0, show_default=True, help="Pause before each question.")
 @click.option("--quick", is_flag=True, help="Fewer samples.")
 @json_option

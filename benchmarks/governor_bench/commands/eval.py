@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from controller_service.commands.cluster import cluster_errors, cluster_option
 from governor_bench.commands.output import finish, json_option, progress_bar
 
 RESULTS = Path("benchmarks/results")
@@ -53,6 +54,7 @@ scale_option = click.option(
     show_default=True,
     help="Tier S: finished runs are kept here, so that an interrupted evaluation goes on.",
 )
+@cluster_option
 @click.option("--quick", is_flag=True, help="One seed, few loads, short runs.")
 @json_option
 def taper(
@@ -62,6 +64,7 @@ def taper(
     validation: Path | None,
     plots: Path,
     cache: Path,
+    cluster: str | None,
     quick: bool,
     json_path: str,
 ) -> None:
@@ -71,11 +74,11 @@ def taper(
     from governor_bench.eval.taper.run import evaluate_emulated, evaluate_simulated
 
     chosen = list(range(1, seeds + 1))
-    with progress_bar() as progress:
+    with cluster_errors(), progress_bar() as progress:
         if tier == "S":
             validated = None if validation is None else _read(validation)
             report = evaluate_simulated(
-                chosen, validated, progress, OutcomeCache(cache), quick=quick
+                chosen, validated, progress, OutcomeCache(cache), quick=quick, cluster=cluster
             )
         else:
             report = evaluate_emulated(chosen, scale, progress, quick=quick)
@@ -102,6 +105,66 @@ def validate(scale: float, quick: bool, json_path: str) -> None:
     )
 
 
+@evaluate.command("predictors")
+@click.option("--tier", type=click.Choice(["S", "E", "C"]), default="S", show_default=True)
+@seeds_option
+@click.option(
+    "--scale",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 100),
+    help="Tier E: stretches every duration alike; at 3 the host stays hidden behind the steps.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=10),
+    metavar="SECONDS",
+    help="Tiers E and C: wall-clock time of the sweep over the engine.  [default: 420 and 240]",
+)
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/eval/predictors"),
+    show_default=True,
+)
+@cluster_option
+@click.option("--quick", is_flag=True, help="One seed, few cells, short runs.")
+@json_option
+def predictors(
+    tier: str,
+    seeds: int,
+    scale: float,
+    budget: float | None,
+    plots: Path,
+    cluster: str | None,
+    quick: bool,
+    json_path: str,
+) -> None:
+    """Predictors: errors on held-out regimes, recovery after a change, the cost of asking."""
+    from governor_bench.eval.learned.plots import plot_all
+    from governor_bench.eval.learned.simulated import evaluate_simulated
+
+    chosen = list(range(1, seeds + 1))
+    with cluster_errors(), progress_bar() as progress:
+        if tier == "S":
+            report = evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
+        else:
+            from controller_service.learning.families import NotEnough
+            from governor_bench.eval.learned.engines import evaluate_engine
+            from governor_bench.profiling.engine import ProfilingFailed
+
+            try:
+                report = evaluate_engine(
+                    tier, chosen, scale, progress, quick=quick, budget_s=budget
+                )
+            except ProfilingFailed as error:
+                raise click.ClickException(str(error)) from None
+            except NotEnough as error:
+                raise click.ClickException(f"{error}; raise --budget") from None
+    finish(report, json_path, _predictors_summary(report, plots / tier))
+    plot_all(report, plots / tier)
+
+
 @evaluate.command("document")
 @click.option(
     "--to",
@@ -111,11 +174,17 @@ def validate(scale: float, quick: bool, json_path: str) -> None:
     show_default=True,
 )
 def document(target: Path) -> None:
-    """Write the result documents from the files in benchmarks/results."""
+    """Write the result documents from the files in benchmarks/results; that on predictors beside
+    the other, once there are results of them."""
+    from governor_bench.eval.learned import document as learned
     from governor_bench.eval.taper.document import write
 
     write(RESULTS, target)
     click.echo(f"wrote {target}")
+    if any((RESULTS / learned.result_file(tier)).exists() for tier in learned.TIERS):
+        beside = target.with_name("predictors.md")
+        learned.write(RESULTS, beside)
+        click.echo(f"wrote {beside}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -141,4 +210,21 @@ def _summary(report: dict[str, Any], plots: Path) -> str:
         f"attainment {report['attainment']:.0%}; never below "
         f"{report['worst_vs_better_of_off_and_eager']:.2f} x the better of the two; "
         f"plots in {plots}"
+    )
+
+
+def _predictors_summary(report: dict[str, Any], plots: Path) -> str:
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{share:.2%}"
+
+    times = report["externality_times_better"]
+    asked = " / ".join(f"{value:.1f}" for value in report["predict_us"].values())
+    return (
+        f"tier {report['tier']}: step error on held-out regimes {percent(report['step_mape'])} "
+        f"(linear {percent(report['linear_step_mape'])}), p90 coverage "
+        f"{percent(report['step_p90_coverage'])}, externality error "
+        f"{percent(report['externality_error'])}"
+        + (f" ({times:.1f} times smaller than linear)" if times is not None else "")
+        + (f", recovery in {report['recovery_steps']} steps" if report["recovery"] else "")
+        + f"; predict_us for 1 / 8 / 64 candidates {asked}; plots in {plots}"
     )

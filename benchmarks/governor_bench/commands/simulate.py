@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="As for the controller, or 'stock' for an ungoverned engine; repeatable.",
 )
-@click.option("--predictor", default="linear", show_default=True)
+@click.option("--predictor", default="corrected-linear", show_default=True)
 @source_options
 @click.option(
     "--seconds",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
+from controller_service.learning.distributed import source_hash
 from governor_bench.eval.setting import Outcome, Setting
 
 PACKAGES = (
@@ -30,7 +29,7 @@ class OutcomeCache:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"outcomes-{_fingerprint()}.jsonl"
+        self._path = folder / f"outcomes-{source_hash(PACKAGES)}.jsonl"
         self._known: dict[Setting, Outcome] = {}
         if self._path.exists():
             with self._path.open("rb") as lines:
@@ -54,22 +53,3 @@ class OutcomeCache:
         except msgspec.DecodeError:
             return  # the last line of a run that was killed
         self._known[outcome.setting] = outcome
-
-
-def _fingerprint() -> str:
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        for path in _sources(package):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _sources(name: str) -> list[Path]:
-    """Files of a package, or the one of a module."""
-    spec = find_spec(name)
-    if spec is None:
-        return []
-    if spec.submodule_search_locations is None:
-        return [] if spec.origin is None else [Path(spec.origin)]
-    folders = spec.submodule_search_locations
-    return sorted(path for folder in folders for path in Path(folder).rglob("*.py"))

@@ -1,14 +1,12 @@
-"""Many simulated settings over the machine's cores."""
+"""Many simulated settings, over the machine's cores or over a cluster."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 
 from rich.progress import Progress
 
+from controller_service.learning.distributed import run_tasks
 from governor_bench.eval.cache import OutcomeCache
 from governor_bench.eval.setting import Outcome, Setting
 from governor_bench.eval.simulated import run_simulated
@@ -19,8 +17,17 @@ def run_all(
     progress: Progress,
     cache: OutcomeCache | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
 ) -> list[Outcome]:
-    """Simulate every setting; outcomes in the order of ``settings``. Duplicates run once."""
+    """Simulate every setting; outcomes in the order of ``settings``. Duplicates run once.
+
+    Args:
+        workers: processes here; default: one a core.
+        cluster: address of a Dask scheduler instead; None: this machine.
+
+    Raises:
+        ClusterError: the cluster cannot be used.
+    """
     wanted = list(dict.fromkeys(settings))
     task = progress.add_task(f"simulating {len(wanted)} settings", total=len(wanted))
     done: dict[Setting, Outcome] = {}
@@ -30,11 +37,12 @@ def run_all(
             done[setting] = known
             progress.advance(task)
     missing = [setting for setting in wanted if setting not in done]
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(run_simulated, setting): setting for setting in missing}
-        for future in as_completed(running):
-            outcome = done[running[future]] = future.result()
-            if cache is not None:
-                cache.add(outcome)
-            progress.advance(task)
+
+    def keep(index: int, outcome: Outcome) -> None:
+        done[missing[index]] = outcome
+        if cache is not None:
+            cache.add(outcome)
+        progress.advance(task)
+
+    run_tasks(run_simulated, missing, cluster=cluster, on_result=keep, workers=workers)
     return [done[setting] for setting in settings]

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 from governor_profiles import StepProfile
 
-from controller_service.predictors.base import StepLatencyPredictor, StepSample, V
+from controller_service.predictors.base import (
+    Floats,
+    KnowsRowCost,
+    StepLatencyPredictor,
+    StepSample,
+    V,
+)
 from controller_service.predictors.corrected import CorrectedPredictor
 from controller_service.predictors.registry import CORRECTED, make_predictor
 
@@ -55,8 +61,29 @@ class MisSetPredictor:
     def fitted(self) -> bool:
         return self._base.fitted
 
-    def predict(self, rows: V, context_tokens: V, prefill_tokens: float = 0.0) -> V:
-        return self._factor * self._base.predict(rows, context_tokens, prefill_tokens)
+    def predict(
+        self,
+        rows: V,
+        context_tokens: V,
+        prefill_tokens: float | V = 0.0,
+        draft_tokens: float | V = 0.0,
+    ) -> V:
+        return self._factor * self._base.predict(rows, context_tokens, prefill_tokens, draft_tokens)
+
+    def predict_p90(
+        self,
+        rows: V,
+        context_tokens: V,
+        prefill_tokens: float | V = 0.0,
+        draft_tokens: float | V = 0.0,
+    ) -> V:
+        predicted = self._base.predict_p90(rows, context_tokens, prefill_tokens, draft_tokens)
+        return self._factor * predicted
+
+    def least_rows_s(self, most_rows: int) -> Floats:
+        if isinstance(self._base, KnowsRowCost):
+            return self._factor * self._base.least_rows_s(most_rows)
+        return np.zeros(most_rows + 1)
 
     def observe(self, sample: StepSample) -> None:
         """It was set up once."""

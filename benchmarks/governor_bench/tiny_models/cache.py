@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -53,13 +53,22 @@ def tiny_models(
     recipe = recipe or Recipe()
     folder = folder or models_folder()
     key = recipe_key(recipe)
-    finished = folder / key
-    if not finished.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        with _only_builder(folder / f"{key}.lock"):
-            if not finished.is_dir():
-                _build(recipe, finished, progress=progress)
+    finished = build_once(folder / key, lambda models: _build(recipe, models, progress=progress))
     return TinyModels(target=finished / "target", draft=finished / "draft")
+
+
+def build_once(finished: Path, build: Callable[[Path], None]) -> Path:
+    """Have `build` make the folder `finished`, unless it is there.
+
+    Of several processes one builds and the others wait. `build` is given another name beside it,
+    which becomes `finished` in one step when it has returned.
+    """
+    if not finished.is_dir():
+        finished.parent.mkdir(parents=True, exist_ok=True)
+        with _only_builder(finished.parent / f"{finished.name}.lock"):
+            if not finished.is_dir():
+                _build_beside(finished, build)
+    return finished
 
 
 def models_folder() -> Path:
@@ -82,17 +91,21 @@ def recipe_key(recipe: Recipe) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 
-def _build(recipe: Recipe, finished: Path, *, progress: bool) -> None:
-    """Train beside `finished` and move the result there in one step. The caller holds the lock."""
+def _build(recipe: Recipe, models: Path, *, progress: bool) -> None:
     # Costs seconds, and is not needed where the models are there already.
     from governor_bench.tiny_models.train import train
 
+    train(recipe, models / "target", models / "draft", progress=progress)
+
+
+def _build_beside(finished: Path, build: Callable[[Path], None]) -> None:
+    """Build in a hidden folder beside `finished` and rename. The caller holds the lock."""
     prefix = f".{finished.name}-"
     for leftover in finished.parent.glob(f"{prefix}*"):
         shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=finished.parent) as workspace:
         models = Path(workspace) / "models"
-        train(recipe, models / "target", models / "draft", progress=progress)
+        build(models)
         models.rename(finished)
 
 

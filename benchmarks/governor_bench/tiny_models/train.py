@@ -50,8 +50,8 @@ def train(recipe: Recipe, target: Path, draft: Path, *, progress: bool = True) -
     tokenizer = train_tokenizer(texts, recipe.vocab_size, recipe.max_position_embeddings)
     encoded = tokenizer(list(as_documents(texts)))["input_ids"]
     ids = [token for document in encoded for token in document]
-    with _reproducible(recipe):
-        rows = _rows(torch.tensor(ids), recipe)
+    with reproducible(recipe):
+        rows = rows_of(torch.tensor(ids), recipe)
         shallow = replace(recipe.target, layers=recipe.trained_layers)
         taught, drafter = _model(shallow, recipe), _model(recipe.draft, recipe)
         _fit(taught, drafter, rows, recipe, progress=progress)
@@ -72,9 +72,9 @@ def _fit(target: Any, draft: Any, rows: Any, recipe: Recipe, *, progress: bool) 
         fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _rate_fraction(step, recipe.steps)
+        optimizer, lambda step: rate_fraction(step, recipe.steps)
     )
-    with _bar(progress) as bar:
+    with progress_bar(progress) as bar:
         task = bar.add_task("Training the tiny models", total=recipe.steps, loss=math.nan)
         for batch in rows:
             logits = target(input_ids=batch).logits[:, :-1].flatten(0, 1)
@@ -92,7 +92,7 @@ def _fit(target: Any, draft: Any, rows: Any, recipe: Recipe, *, progress: bool) 
             bar.update(task, advance=1, loss=loss.item())
 
 
-def _rows(ids: Any, recipe: Recipe) -> Any:
+def rows_of(ids: Any, recipe: Recipe) -> Any:
     """Cut the token stream (one dimension) into steps x batch rows x row tokens, shuffled anew
     each time the corpus has been read through.
     """
@@ -142,7 +142,7 @@ def _deepened(shallow: Any, recipe: Recipe) -> Any:
     return deep
 
 
-def _rate_fraction(step: int, steps: int) -> float:
+def rate_fraction(step: int, steps: int) -> float:
     """Learning rate of a step as a fraction of its peak: linear warm-up, then a cosine."""
     warm_up = max(1, int(steps * WARM_UP_FRACTION))
     if step < warm_up:
@@ -153,7 +153,7 @@ def _rate_fraction(step: int, steps: int) -> float:
 
 
 @contextmanager
-def _reproducible(recipe: Recipe) -> Iterator[None]:
+def reproducible(recipe: Recipe) -> Iterator[None]:
     """Fix the seed and the thread count, and give the caller's back afterwards."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
@@ -165,7 +165,8 @@ def _reproducible(recipe: Recipe) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _bar(enabled: bool) -> Progress:
+def progress_bar(enabled: bool) -> Progress:
+    """Progress with a loss, on standard error, or nothing."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

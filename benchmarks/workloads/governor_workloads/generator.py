@@ -64,4 +64,5 @@ def generate(mix: Mix, seed: int) -> Workload:
         arrivals="closed" if users else "open",
         users=users,
         seed=seed,
+        acceptance=mix.acceptance,
     )

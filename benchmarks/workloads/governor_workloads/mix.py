@@ -9,6 +9,7 @@ from typing import Annotated, Self
 import msgspec
 from msgspec import Meta
 
+from governor_workloads.acceptance import Acceptance
 from governor_workloads.arrivals import MAX_REQUESTS, Bursty, Closed, Phase, Poisson
 from governor_workloads.demands import Demands
 from governor_workloads.errors import WorkloadError
@@ -31,6 +32,8 @@ class Mix(Demands, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prompt_tokens: Lengths
     output_tokens: Lengths
     """Of serial requests."""
+    acceptance: Acceptance | None = None
+    """How often drafts are right, for engines that speculate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,10 +77,11 @@ class Mix(Demands, frozen=True, kw_only=True, forbid_unknown_fields=True):
         shifts = "".join(
             f", rate x{phase.factor:g} from {phase.from_s:g} s" for phase in self.phases
         )
+        drafts = "" if self.acceptance is None else f"; {self.acceptance.describe()}"
         return (
             f"synthetic: {self.arrivals.describe()}{shifts}; {length}; "
             f"prompts {self.prompt_tokens.describe()}; "
-            f"serial outputs {self.output_tokens.describe()}; {self.describe_demands()}"
+            f"serial outputs {self.output_tokens.describe()}; {self.describe_demands()}{drafts}"
         )
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from governor_workloads.acceptance import Acceptance
+
 
 class WorkRequest(msgspec.Struct, frozen=True, gc=False):
     """One request of one user. Times in seconds of the workload's own clock."""
@@ -46,3 +48,5 @@ class Workload(msgspec.Struct, frozen=True):
     """Size of a block of ``prefix_blocks``."""
     seed: int = 0
     """Of every draw, and of the prompts' text together with a request's ``index``."""
+    acceptance: Acceptance | None = None
+    """How often drafts are right, on an engine that speculates; None: nobody knows."""

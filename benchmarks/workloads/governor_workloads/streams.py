@@ -21,6 +21,7 @@ class Attribute(enum.IntEnum):
     WIDTH = 6
     SERIAL_TARGETS = 7
     BRANCHING_TARGETS = 8
+    ACCEPTANCE = 9
 
 
 def stream(seed: int, attribute: Attribute) -> np.random.Generator:

@@ -25,16 +25,18 @@ def evaluate_simulated(
     cache: OutcomeCache | None,
     *,
     quick: bool,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Tier S.
 
     Args:
         validated: a report of :func:`validate`, shown beside the figures; None if there is none.
         cache: where finished runs are kept.
+        cluster: Dask scheduler that simulates instead of this machine.
     """
     stopwatch = Stopwatch()
     planned = plan(seeds, quick=quick)
-    outcomes = run_all(planned.settings, progress, cache)
+    outcomes = run_all(planned.settings, progress, cache, cluster=cluster)
     return _report("S", planned, outcomes, seeds, validated, stopwatch, quick=quick)
 
 

@@ -1,0 +1,1 @@
+"""``governor eval speculation``: how many tokens to draft, for whom."""

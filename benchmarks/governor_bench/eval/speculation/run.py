@@ -1,0 +1,68 @@
+"""``governor eval speculation``: runs the plan, writes the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from rich.progress import Progress
+
+from controller_service.learning.distributed import run_tasks
+from governor_bench.envelope import Stopwatch, envelope
+from governor_bench.eval.speculation import figures, plan
+from governor_bench.eval.speculation.plan import TABLE, Contender, Entries
+from governor_bench.eval.speculation.setting import Outcome, run, workload_of
+
+
+def evaluate_simulated(
+    seeds: Sequence[int], progress: Progress, *, quick: bool, cluster: str | None = None
+) -> dict[str, Any]:
+    """Tier S.
+
+    Args:
+        cluster: Dask scheduler that simulates instead of this machine.
+    """
+    stopwatch = Stopwatch()
+    seeds = list(seeds[:1] if quick else seeds)
+    grid = plan.main(seeds, plan.MAIN, quick=quick)
+    trees = plan.trees(seeds, quick=quick)
+    targets = plan.targets(seeds, quick=quick)
+    outcomes = _run([*grid, *trees, *targets], progress, "simulating", cluster)
+    of_grid, outcomes = outcomes[: len(grid)], outcomes[len(grid) :]
+    of_trees, of_targets = outcomes[: len(trees)], outcomes[len(trees) :]
+    table = figures.tuned_table(figures.cells_of(_pairs(grid, of_grid)))
+    tuned = plan.main(seeds, [Contender(TABLE, table.text(), "batch")], quick=quick)
+    of_tuned = _run(tuned, progress, "simulating the tuned table", cluster)
+    main_cells = figures.cells_of([*_pairs(grid, of_grid), *_pairs(tuned, of_tuned)])
+    tree_cells = figures.cells_of(_pairs(trees, of_trees))
+    everything = [*of_grid, *of_trees, *of_targets, *of_tuned]
+    return {
+        **figures.headline(main_cells, tree_cells),
+        "batch_table": table.text(),
+        "cells": msgspec.to_builtins(main_cells),
+        "trees": msgspec.to_builtins(tree_cells),
+        "targets": msgspec.to_builtins(figures.cells_of(_pairs(targets, of_targets))),
+        "workload": workload_of(grid[0][1]).description,
+        "hosts": {"times_real_time": min(item.times_real_time for item in everything)},
+        **envelope(
+            tier="S",
+            seeds=seeds,
+            arguments={"quick": quick, "runs": len(everything)},
+            stopwatch=stopwatch,
+        ),
+    }
+
+
+def _run(entries: Entries, progress: Progress, what: str, cluster: str | None) -> list[Outcome]:
+    task = progress.add_task(f"{what}, {len(entries)} runs", total=len(entries))
+    return run_tasks(
+        run,
+        [setting for _, setting in entries],
+        cluster=cluster,
+        on_result=lambda index, outcome: progress.advance(task),
+    )
+
+
+def _pairs(entries: Entries, outcomes: Sequence[Outcome]) -> list[tuple[Contender, Outcome]]:
+    return [(contender, outcome) for (contender, _), outcome in zip(entries, outcomes, strict=True)]

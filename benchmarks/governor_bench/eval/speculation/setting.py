@@ -1,0 +1,160 @@
+"""One run of this evaluation, and what came of it."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from governor_profiles import load_profile
+from governor_sim.batching import EngineLimits
+from governor_sim.drafting import DraftingConfig
+from governor_sim.simulate import SimConfig, SimResult, simulate
+from governor_workloads.generator import generate
+from governor_workloads.mix import Mix
+from governor_workloads.spec import Workload
+
+from governor_bench.eval.predictors import trained
+from governor_bench.eval.speculation.baselines import policy_of
+
+LENGTHS = (0, 1, 2, 3, 5, 7)
+TREE_WIDTH, TREE_NODES = 4, 32
+CYCLES = 2
+"""Times that a shifting level goes there and back."""
+LEAST_REQUESTS, MOST_REQUESTS = 24, 288
+"""Requests that are judged, beside as many as there are users before them and after them."""
+SPREAD, DRIFT, BURST_SHARE = 0.15, 0.3, 0.1
+TIGHT_MS = 30.0
+"""TPOT target of half the users where there are targets; the others have none."""
+
+
+class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that determines one run."""
+
+    load: int
+    """Users of a closed loop."""
+    level: float
+    """Mean acceptance."""
+    policy: str
+    """As :func:`..baselines.policy_of` reads it."""
+    seed: int
+    other_level: float | None = None
+    """Mean acceptance that it shifts to and back; None: steady."""
+    spread: float = SPREAD
+    engine: str = "ragged"
+    """``ragged``: each row pays for its own draft; ``batch``: for the longest; ``tree``: trees."""
+    has_targets: bool = False
+    profile: str = "qwen3-32b-h200"
+    predictor: str = "corrected-linear"
+    shortened: int = 1
+    """Requests are divided by it, for quick runs."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What one run came to, over the same requests under every policy."""
+
+    setting: Setting
+    tokens_per_s: float
+    """Users times the output of the judged requests over the time that they took, one with the
+    other (Little's law): what the loop gives if it goes on with such requests. How many tokens fall
+    into a window says less: a policy that serves the easy requests first gives more at first."""
+    goodput_tok_s: float
+    """The same, of the output of those that met their target."""
+    tight_attainment: float | None
+    """Share of the requests with a target that met it; None without targets."""
+    tight_tpot_ms: float | None
+    """Their mean time per token."""
+    rows: float
+    draft_tokens_per_row: float
+    accepted_per_row: float
+    length: float
+    """Draft steps a step, mean."""
+    step_ms: float
+    times_real_time: float
+
+
+def judged_requests(setting: Setting) -> int:
+    most = max(LEAST_REQUESTS, min(3 * setting.load, MOST_REQUESTS))
+    return max(2 * CYCLES, most // setting.shortened)
+
+
+def workload_of(setting: Setting) -> Workload:
+    """As many requests as there are users to begin with, then those that are judged, then as many
+    again, which keep the batch full."""
+    judged = judged_requests(setting)
+    shifts = []
+    if setting.other_level is not None:
+        phase = judged / (2 * CYCLES)
+        levels = (setting.other_level, setting.level)
+        shifts = [
+            {"from_request": setting.load + round(number * phase), "level": levels[number % 2]}
+            for number in range(2 * CYCLES)
+        ]
+    tight = {"tpot_slo_s": TIGHT_MS / 1e3}
+    mix = {
+        "arrivals": {"kind": "closed", "users": setting.load},
+        "requests": 2 * setting.load + judged,
+        "prompt_tokens": {"kind": "uniform", "min": 100, "max": 300},
+        "output_tokens": {"kind": "lognormal", "mean": 300, "cv": 0.5, "min": 32, "max": 800},
+        "targets": [tight, {}] if setting.has_targets else [],
+        "acceptance": {
+            "level": setting.level,
+            "spread": setting.spread,
+            "drift": DRIFT,
+            "burst_share": BURST_SHARE,
+            "shifts": shifts,
+        },
+    }
+    return generate(Mix.of(mix), setting.seed)
+
+
+def engine_of(setting: Setting) -> DraftingConfig:
+    if setting.engine == "tree":
+        return DraftingConfig(lengths=LENGTHS, width=TREE_WIDTH, most_tokens=TREE_NODES)
+    return DraftingConfig(lengths=LENGTHS, is_ragged=setting.engine == "ragged")
+
+
+def run(setting: Setting) -> Outcome:
+    """Simulate ``setting``."""
+    profile = load_profile(setting.profile)
+    workload = workload_of(setting)
+    result = simulate(
+        workload,
+        profile,
+        policy_of(setting.policy),
+        trained(setting.predictor, profile, setting.seed),
+        SimConfig(
+            limits=EngineLimits(max_running_requests=2048),
+            drafting=engine_of(setting),
+            max_new_tokens=1024,
+        ),
+        seed=setting.seed,
+    )
+    return judge(setting, workload, result)
+
+
+def judge(setting: Setting, workload: Workload, result: SimResult) -> Outcome:
+    served = {item.index: item for item in result.served}
+    first, last = setting.load, setting.load + judged_requests(setting)
+    start_s, end_s = served[first].sent_s, served[last].sent_s
+    judged = [served[index] for index in range(first, last)]
+    taken_s = sum((item.last_token_s or 0.0) - item.sent_s for item in judged)
+    tokens = sum(item.output_tokens for item in judged)
+    kept = sum(item.output_tokens for item in judged if item.meets_targets)
+    tight = [item for item in judged if item.tpot_slo_s is not None]
+    steps = result.steps
+    inside = (steps.prefill_tokens == 0) & (steps.end_s > start_s) & (steps.end_s <= end_s)
+    rows = float(steps.rows[inside].sum())
+    return Outcome(
+        setting=setting,
+        tokens_per_s=setting.load * tokens / taken_s,
+        goodput_tok_s=setting.load * kept / taken_s,
+        tight_attainment=(
+            sum(item.meets_targets for item in tight) / len(tight) if tight else None
+        ),
+        tight_tpot_ms=1e3 * float(np.mean([item.tpot_s for item in tight])) if tight else None,
+        rows=rows / max(1, int(inside.sum())),
+        draft_tokens_per_row=float(steps.draft_tokens[inside].sum()) / rows,
+        accepted_per_row=float(steps.accepted_tokens[inside].sum()) / rows,
+        length=float(steps.draft_length[inside].mean()),
+        step_ms=1e3 * float(steps.seconds[inside].mean()),
+        times_real_time=round(result.times_real_time, 1),
+    )

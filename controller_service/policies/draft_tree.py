@@ -1,0 +1,57 @@
+"""``draft_tree``: one verification budget over the draft trees of all requests.
+
+The likeliest nodes of all requests together, parents before children, as many as have the best
+predicted goodput (Adaptive Resource Allocation's global draft tree, with its budget chosen too). A
+request whose drafts are right gets the nodes of one whose are not. With ``budget`` that many nodes
+per row are spent whatever they are worth, so that ways to spend them can be compared.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from governor_protos.limits import MAX_DRAFT_TOKENS
+from msgspec import Meta
+
+from controller_service.policies import turbospec
+from controller_service.policies.base import BranchPlan, DraftPlan, Knob, PolicyKind
+from controller_service.policies.draft_nodes import Value, ragged_candidates
+from controller_service.policies.drafting import Batch, Protection
+from controller_service.policies.turbospec import TurboSpecConfig
+from controller_service.predictors.base import StepLatencyPredictor
+from controller_service.state import StepState
+
+
+class DraftTreeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    budget: Annotated[int, Meta(ge=0, le=MAX_DRAFT_TOKENS)] = 0
+    """Nodes per row, spent over all rows together; 0: as many as pay."""
+    value: Value = "log"
+    """What a row's tokens are worth; the poster's nodes go by their chance alone: ``sum``."""
+    protect: bool = True
+    """No request that can keep its target is pushed past its pace."""
+
+
+def decide(
+    state: StepState, predictor: StepLatencyPredictor, config: DraftTreeConfig, plan: BranchPlan
+) -> DraftPlan:
+    drafts = state.drafts
+    if drafts is None or not predictor.fitted:
+        return DraftPlan()
+    if not drafts.is_ragged or not config.budget:
+        by_goodput = TurboSpecConfig(protect=config.protect, value=config.value)
+        return turbospec.decide(state, predictor, by_goodput, plan)
+    batch = Batch.of(state, predictor, plan, drafts)
+    candidates = ragged_candidates(batch, config.value, config.budget * len(batch.rows))
+    protection = Protection(batch) if config.protect else None
+    return turbospec.choose(batch, candidates, protection, keep=0.0, reluctance=0.0)
+
+
+DRAFT_TREE = PolicyKind(
+    "draft_tree",
+    decide,
+    DraftTreeConfig,
+    usage="draft_tree",
+    summary="the likeliest draft nodes of all requests, as many as pay",
+    knob=Knob.DRAFTS,
+)

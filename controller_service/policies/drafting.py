@@ -1,0 +1,138 @@
+"""What policies about drafts have in common: the price of drafts, and whom they must not hurt."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from governor_protos.limits import MAX_DURATION_S
+
+from controller_service.groups import Index
+from controller_service.paces import LOST_S, Requests, banked_s, pace_limits_s, requests_of
+from controller_service.policies.base import BranchPlan
+from controller_service.predictors.base import Floats, StepLatencyPredictor
+from controller_service.speculation.drafting import DraftState
+from controller_service.state import StepState
+
+MARGIN = 0.03
+"""Share of a target that is kept back."""
+RECOVERY_TOKENS = 24.0
+LEAST_REMAINING = 32.0
+"""As for ``taper_plus``."""
+ROUNDING = 1e-9
+
+
+class Batch(msgspec.Struct, frozen=True, eq=False):
+    """The rows that advance, and what the step costs with and without drafts."""
+
+    state: StepState
+    predictor: StepLatencyPredictor
+    drafts: DraftState
+    rows: Index
+    """Indices of the rows that advance."""
+    context_tokens: float
+    room_tokens: float
+    """Draft tokens that KV memory has room for."""
+    plain_s: float
+    """Predicted step without drafts."""
+
+    @classmethod
+    def of(
+        cls,
+        state: StepState,
+        predictor: StepLatencyPredictor,
+        plan: BranchPlan,
+        drafts: DraftState,
+    ) -> Batch:
+        rows = np.flatnonzero(state.running & ~(plan.park & state.parkable))
+        context = float(np.add.reduce(state.context_tokens[rows], dtype=np.int64))
+        return cls(
+            state,
+            predictor,
+            drafts,
+            rows,
+            context,
+            float(state.kv_total_tokens - state.kv_used_tokens - len(rows)),
+            float(predictor.predict(float(len(rows)), context)),
+        )
+
+    def step_s(self, draft_tokens: Floats, length: Floats) -> Floats:
+        """Predicted time of the step with these drafts, shape of the arguments.
+
+        Changing the length costs once; a length that is changed every step would not pay.
+        """
+        count = float(len(self.rows))
+        verify_s = self.predictor.predict(
+            np.full(len(draft_tokens), count),
+            np.full(len(draft_tokens), self.context_tokens),
+            0.0,
+            draft_tokens,
+        )
+        seconds: Floats = np.asarray(verify_s + self.drafts.drafting_s(length, count))
+        return seconds
+
+    def goodput(self, tokens: Floats, step_s: Floats, length: Floats, keep: float) -> Floats:
+        """Tokens per second, with the newest length favoured by ``keep`` and by what it saves."""
+        last = self.drafts.last_length
+        switched = (length != last) * self.drafts.switch_s
+        rate: Floats = tokens / (step_s + switched)
+        return rate * np.where(length == last, 1.0 + keep, 1.0)
+
+
+class Protection:
+    """Requests that drafts may not push past their pace: those with a target that they can keep.
+
+    A step with drafts is longer and gives a request more tokens. What must stay within its pace
+    limit is the time per token; where that would be exceeded without drafts already, drafts may not
+    make it any longer.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        state = batch.state
+        self._share_s = state.prefill_per_token_s
+        self._requests = requests_of(state, batch.rows[:0])
+        advancing = np.zeros(state.rows)
+        advancing[batch.rows] = 1.0
+        plain_wait_s = batch.plain_s + self._share_s * len(batch.rows)
+        own_rows = self._sum(advancing)
+        limits = _limits(self._requests, plain_wait_s)
+        self._binds = (
+            (limits > LOST_S) & (self._requests.target_s < MAX_DURATION_S) & (own_rows > 0)
+        )
+        alone_s = plain_wait_s / np.maximum(own_rows, 1.0)
+        self._longest_s = np.maximum(limits, alone_s) * (1.0 + ROUNDING)
+        self._state_rows = state.rows
+        self._rows = batch.rows
+
+    def allows(self, step_s: float, tokens: Floats) -> bool:
+        """
+        Args:
+            tokens: what each row that advances is expected to be given, its own token included.
+        """
+        if not np.count_nonzero(self._binds):
+            return True
+        every = np.zeros(self._state_rows)
+        every[self._rows] = tokens
+        wait_s = step_s + self._share_s * float(tokens.sum())
+        given = self._sum(every)
+        return bool(np.all(wait_s <= (self._longest_s * given)[self._binds]))
+
+    def _sum(self, by_row: Floats) -> Floats:
+        requests = self._requests
+        if not requests.starts.size:
+            return np.zeros(0)
+        summed: Floats = np.add.reduceat(by_row[requests.by_request], requests.starts)
+        return summed
+
+
+def _limits(requests: Requests, fastest_s: float) -> Floats:
+    if not requests.starts.size:
+        return np.zeros(0)
+    # NOTE: what has no target is multiplied by tokens and must stay finite.
+    return pace_limits_s(
+        requests,
+        banked_s(requests, MARGIN),
+        np.maximum(requests.tokens, LEAST_REMAINING),
+        RECOVERY_TOKENS,
+        MARGIN,
+        fastest_s / np.maximum(requests.rows, 1.0),
+    )

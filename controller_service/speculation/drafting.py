@@ -1,0 +1,75 @@
+"""What a policy is given to decide how much to draft."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+LONGEST = 64
+"""Draft lengths beyond it are not considered."""
+
+
+class VerifiedStep(NamedTuple):
+    """One finished decode step of an engine that speculates."""
+
+    rows: int
+    length: int
+    """Draft steps before it."""
+    draft_tokens: int
+    accepted_tokens: int
+
+
+class DraftState(msgspec.Struct, frozen=True, eq=False):
+    """Choices, chances and costs of drafting at one step. Row columns have shape ``(rows,)``."""
+
+    lengths: tuple[int, ...]
+    """Draft lengths that the engine can take, ascending, at most ``LONGEST``."""
+    width: int
+    """Candidates per position: 1 drafts chains, more draft trees."""
+    most_tokens: int
+    """Draft tokens that one row can have verified in one step."""
+    is_ragged: bool
+    """Whether a row with fewer draft tokens costs less to verify."""
+    switch_s: float
+    """What changing the length between two steps takes."""
+    last_length: int
+    """Length of the newest finished step; -1 before the first."""
+    acceptance: Floats
+    """Chance that the first choice for a row's next token is right, by all that is known."""
+    by_position: Floats
+    """Factor on it at each position of a draft, shape ``(longest,)``."""
+    step_s: float
+    """What a draft step costs."""
+    row_step_s: float
+    """What each row adds to a draft step."""
+    batch_acceptance: float
+    """Moving average over steps of the share of tested draft tokens that were accepted, newest
+    weighing a quarter (TurboSpec's own estimate)."""
+    measured_tokens: Floats
+    """Tokens per row and step under each of ``lengths`` as measured of late; NaN where never."""
+    finished: tuple[VerifiedStep, ...] = ()
+    """Steps that have finished since the snapshot before, oldest first."""
+
+    @property
+    def longest(self) -> int:
+        return self.lengths[-1]
+
+    def drafting_s(self, length: float | Floats, rows: float | Floats) -> Floats:
+        """Seconds that ``length`` draft steps of a batch of ``rows`` take; 0 for none."""
+        seconds: Floats = np.asarray(length * (self.step_s + self.row_step_s * rows))
+        return seconds
+
+    def survival(self, length: int) -> Floats:
+        """Chance that a row's first j draft tokens are all accepted, for j from 1 to ``length``.
+
+        Returns:
+            Shape ``(rows, length)``; falls along the second axis.
+        """
+        chances = np.minimum(self.acceptance[:, None] * self.by_position[:length], 1.0)
+        survival: Floats = chances.cumprod(axis=1)
+        return survival

@@ -1,0 +1,129 @@
+"""What is known of one engine's drafting, kept from snapshot to snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from governor_protos.messages import DraftSource, Hello, Snapshot, StepFeedback, StepKind
+
+from controller_service.learning.acceptance import AcceptanceModel
+from controller_service.speculation.cost import DraftCost
+from controller_service.speculation.drafting import LONGEST, DraftState, Floats, VerifiedStep
+from controller_service.speculation.estimator import AcceptanceEstimator
+
+KNOB = "drafts"
+"""What an engine calls the actuator."""
+MEASURED_MEMORY = 0.05
+"""Weight of the newest step in the measured tokens under its length."""
+EMA_OLD = 0.75
+"""TurboSpec's: a quarter of every new step."""
+
+
+class DraftSession:
+    """Estimates for one engine; ``None`` from :func:`draft_session` for one that has no drafts."""
+
+    def __init__(self, hello: Hello, model: AcceptanceModel | None = None) -> None:
+        drafting = hello.drafting
+        if drafting is None:
+            raise ValueError(
+                "hello.drafting: an engine with the knob 'drafts' must say how it drafts"
+            )
+        self._drafting = drafting
+        self.lengths = tuple(
+            sorted({length for length in hello.draft_lengths if length <= LONGEST})
+        )
+        longest = max(1, self.lengths[-1])
+        self._estimator = AcceptanceEstimator(longest, drafting.width, model)
+        self._cost = DraftCost(self.lengths, drafting.source != DraftSource.NGRAM)
+        self._measured = np.full(len(self.lengths), np.nan)
+        self._index = {length: index for index, length in enumerate(self.lengths)}
+        self._ema = self._estimator.mean
+        self._last_length = -1
+
+    @property
+    def mean_acceptance(self) -> float:
+        return self._estimator.mean
+
+    def state(self, snapshot: Snapshot) -> DraftState:
+        """What policies are given for the step that ``snapshot`` asks about."""
+        finished = self._take_in(snapshot.feedback)
+        drafting, estimator = self._drafting, self._estimator
+        return DraftState(
+            lengths=self.lengths,
+            width=drafting.width,
+            most_tokens=drafting.most_tokens or max(self.lengths),
+            is_ragged=drafting.is_ragged,
+            switch_s=drafting.switch_s,
+            last_length=self._last_length,
+            acceptance=self._accepted_by_row(snapshot),
+            by_position=estimator.by_position,
+            step_s=self._cost.step_s,
+            row_step_s=self._cost.row_step_s,
+            batch_acceptance=self._ema,
+            measured_tokens=self._measured.copy(),
+            finished=finished,
+        )
+
+    def settle(self) -> None:
+        """What can wait until the reply is on its way."""
+        self._estimator.settle()
+        self._cost.refit()
+
+    def observe(self, feedback: StepFeedback) -> None:
+        """Learn the cost of drafting from a step of decode alone."""
+        self._cost.observe(
+            feedback.rows,
+            feedback.context_tokens,
+            feedback.draft_tokens,
+            feedback.draft_length,
+            feedback.latency_s,
+        )
+
+    def drafting_s(self, feedback: StepFeedback) -> float:
+        """What drafting is taken to have cost in a step that has finished."""
+        return self._cost.drafting_s(feedback.draft_length, feedback.rows)
+
+    def _accepted_by_row(self, snapshot: Snapshot) -> Floats:
+        rows = snapshot.rows
+        count = len(rows)
+        if len(rows.draft_tokens) != 4 * count:
+            return np.full(count, self._estimator.mean)
+        ids = np.frombuffer(rows.request_id, "<u4")
+        columns = (
+            np.frombuffer(column, "<i4")
+            for column in (rows.output_tokens, rows.draft_tokens, rows.accepted_tokens)
+        )
+        return self._estimator.update(ids, *columns, length=self._last_length)
+
+    def _take_in(self, feedback: Sequence[StepFeedback]) -> tuple[VerifiedStep, ...]:
+        steps = []
+        for item in feedback:
+            if item.kind != StepKind.DECODE or item.prefill_tokens or not item.rows:
+                continue
+            accepted = min(item.accepted_tokens, item.draft_tokens)
+            steps.append(VerifiedStep(item.rows, item.draft_length, item.draft_tokens, accepted))
+            self._last_length = item.draft_length
+            self._measure(item.rows, item.draft_length, item.draft_tokens, accepted)
+        return tuple(steps)
+
+    def _measure(self, rows: int, length: int, drafts: int, accepted: int) -> None:
+        index = self._index.get(length)
+        if index is not None:
+            tokens = 1.0 + accepted / rows
+            old = self._measured[index]
+            new = tokens if np.isnan(old) else old + MEASURED_MEMORY * (tokens - old)
+            self._measured[index] = new
+        if drafts:
+            # Each row's draft ends at its first failure; how many failed is not told.
+            tested = accepted + (min(rows, drafts - accepted))
+            self._ema = EMA_OLD * self._ema + (1.0 - EMA_OLD) * accepted / max(tested, 1)
+
+
+def draft_session(hello: Hello, model: AcceptanceModel | None = None) -> DraftSession | None:
+    """None for an engine that cannot be told how much to draft."""
+    if KNOB not in hello.knobs or hello.drafting is None or not hello.draft_lengths:
+        return None
+    if min(hello.draft_lengths) > LONGEST:
+        return None
+    return DraftSession(hello, model)
