@@ -13,7 +13,7 @@ from governor_protos.messages import Goodbye, Hello, Refusal, Snapshot, ToContro
 from governor_protos.version import describe, speaks
 
 from controller_service.config import ControllerConfig
-from controller_service.models import ModelDesk
+from controller_service.models.desk import ModelDesk
 from controller_service.observe.stats import ControllerStats
 from controller_service.policies.base import Policy, PolicyFailed
 from controller_service.policies.registry import parse_policy

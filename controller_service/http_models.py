@@ -10,7 +10,9 @@ from governor_protos.limits import MAX_TEXT
 from msgspec import Meta
 
 from controller_service.controller import Controller
-from controller_service.models import NotPromoted, model_status, promote
+from controller_service.models.errors import NotPromoted
+from controller_service.models.promoting import promote
+from controller_service.models.status import model_status
 
 MOST_PATH = 4096
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from controller_service.controller import Controller
-from controller_service.models import model_status
+from controller_service.models.status import model_status
 from controller_service.session import EngineSession
 
 
