@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from governor_profiles import StepProfile
 
-from controller_service.predictors.base import (
-    Floats,
-    KnowsRowCost,
-    StepLatencyPredictor,
-    StepSample,
-    V,
-)
+from controller_service.predictors.base import StepLatencyPredictor, StepSample
 from controller_service.predictors.corrected import CorrectedPredictor
 from controller_service.predictors.registry import CORRECTED, make_predictor
+from governor_bench.eval.wrapped import WrappedPredictor
 
 TRAINING_STEPS = 200
 NOISE = 0.015
@@ -44,46 +37,16 @@ def trained(
     return CorrectedPredictor(base) if name.startswith(CORRECTED) else base
 
 
-class MisSetPredictor:
+class MisSetPredictor(WrappedPredictor):
     """Predicts ``factor`` times what ``base`` predicts, and never learns better."""
-
-    version = 0
-
-    def __init__(self, base: StepLatencyPredictor, factor: float) -> None:
-        self._base = base
-        self._factor = factor
 
     @property
     def name(self) -> str:
         return f"{self._base.name} x {self._factor:g}"
 
     @property
-    def fitted(self) -> bool:
-        return self._base.fitted
-
-    def predict(
-        self,
-        rows: V,
-        context_tokens: V,
-        prefill_tokens: float | V = 0.0,
-        draft_tokens: float | V = 0.0,
-    ) -> V:
-        return self._factor * self._base.predict(rows, context_tokens, prefill_tokens, draft_tokens)
-
-    def predict_p90(
-        self,
-        rows: V,
-        context_tokens: V,
-        prefill_tokens: float | V = 0.0,
-        draft_tokens: float | V = 0.0,
-    ) -> V:
-        predicted = self._base.predict_p90(rows, context_tokens, prefill_tokens, draft_tokens)
-        return self._factor * predicted
-
-    def least_rows_s(self, most_rows: int) -> Floats:
-        if isinstance(self._base, KnowsRowCost):
-            return self._factor * self._base.least_rows_s(most_rows)
-        return np.zeros(most_rows + 1)
+    def version(self) -> int:
+        return 0
 
     def observe(self, sample: StepSample) -> None:
         """It was set up once."""
@@ -93,6 +56,3 @@ class MisSetPredictor:
 
     def refit(self, now_s: float) -> None:
         """It was set up once."""
-
-    def coefficients(self) -> Mapping[str, float]:
-        return self._base.coefficients()

@@ -39,6 +39,9 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     other_level: float | None = None
     """Mean acceptance that it shifts to and back; None: steady."""
     spread: float = SPREAD
+    burst_share: float = BURST_SHARE
+    burst_tokens: int = 16
+    burst_factor: float = 0.4
     engine: str = "ragged"
     """``ragged``: each row pays for its own draft; ``batch``: for the longest; ``tree``: trees."""
     has_targets: bool = False
@@ -99,7 +102,9 @@ def workload_of(setting: Setting) -> Workload:
             "level": setting.level,
             "spread": setting.spread,
             "drift": DRIFT,
-            "burst_share": BURST_SHARE,
+            "burst_share": setting.burst_share,
+            "burst_tokens": setting.burst_tokens,
+            "burst_factor": setting.burst_factor,
             "shifts": shifts,
         },
     }
