@@ -14,6 +14,9 @@ import msgspec
 
 PACKAGES = ("sglang-governor", "sglang", "torch", "pyzmq", "msgspec", "lightgbm", "numpy")
 
+READABLE_BYTES = 256 << 10
+"""Larger reports are written on one line: a line for each number would treble them."""
+
 
 class Stopwatch:
     """Seconds since it was made."""
@@ -41,7 +44,9 @@ def envelope(
 
 def write_json(report: dict[str, Any], path: str) -> None:
     """Write a report to a file, or to standard output for ``-``."""
-    text = msgspec.json.format(msgspec.json.encode(report), indent=2)
+    text = msgspec.json.encode(report)
+    if len(text) < READABLE_BYTES:
+        text = msgspec.json.format(text, indent=2)
     if path == "-":
         sys.stdout.write(text.decode() + "\n")
         return

@@ -26,6 +26,7 @@ class Controller(ManagedProcess):
         policy: str = "taper_plus",
         predictor: str = "corrected-linear",
         http_port: int | None = None,
+        arguments: Sequence[str] = (),
         log_name: str = "controller.log",
     ) -> None:
         port = http_port or free_port()
@@ -37,6 +38,7 @@ class Controller(ManagedProcess):
                 *("--endpoint", self.endpoint),
                 *("--policy", policy, "--predictor", predictor),
                 *("--http", f"127.0.0.1:{port}"),
+                *arguments,
             ],
             folder / log_name,
             {"OMP_NUM_THREADS": "1"},

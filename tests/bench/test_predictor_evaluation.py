@@ -230,7 +230,7 @@ def test_what_is_corrected_recovers_within_200_steps_and_what_is_not_does_not(
     assert corrected.error_steps <= 100
     assert corrected.attainment_steps is not None
     assert corrected.attainment_steps <= 200
-    assert max(corrected.error_curve[:90]) < 0.05, "it was right before the change"
+    assert max(corrected.error_curve[:22]) < 0.05, "it was right before the change"
 
 
 def test_asking_is_timed_for_every_model() -> None:

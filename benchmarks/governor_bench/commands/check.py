@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from governor_bench.commands.clients import check_clients
+from governor_bench.commands.learning import check_learning
 from governor_bench.commands.output import finish, json_option, progress_bar
 from governor_bench.envelope import Stopwatch, envelope
 
@@ -15,6 +16,7 @@ def check() -> None:
 
 
 check.add_command(check_clients)
+check.add_command(check_learning)
 
 
 @check.command("equality")

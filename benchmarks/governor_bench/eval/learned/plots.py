@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from governor_bench.eval.learned.recovery import CURVE, MACHINE, RIGHT
+from governor_bench.eval.learned.recovery import CURVE, CURVE_EVERY, MACHINE, RIGHT
 from governor_bench.eval.learned.speed import CANDIDATES
 
 COLOURS = {
@@ -188,7 +188,8 @@ def _recovery(recovered: list[Report], path: Path) -> Path:
             look = {"color": colour, "linestyle": line, "label": one["predictor"], "lw": 1.3}
             for axis, key in zip(axes[:, column], ("error_curve", "attainment_curve"), strict=True):
                 values = [100 * value for value in one[key]]
-                axis.plot(range(CURVE[0], CURVE[0] + len(values)), values, **look)
+                steps = range(CURVE[0], CURVE[0] + CURVE_EVERY * len(values), CURVE_EVERY)
+                axis.plot(steps, values, **look)
         axes[0][column].axhline(100 * RIGHT, color="black", linewidth=0.8, linestyle="--")
         axes[0][column].set_title(_change(what, factor), fontsize=10)
         axes[0][column].set_ylim(0, 110)

@@ -39,6 +39,8 @@ LASTING = 200
 CLOSE = 0.02
 CURVE = (-100, 500)
 """Steps around the change that a curve shows."""
+CURVE_EVERY = 4
+"""Steps from one point of a curve to the next."""
 
 
 class RecoveryTask(msgspec.Struct, frozen=True):
@@ -101,9 +103,9 @@ def _one_recovery(task: RecoveryTask, name: str, profile: StepProfile, theirs: F
         task=task,
         error_steps=first_lasting(errors[change:] < RIGHT, LASTING),
         attainment_steps=first_lasting(mine[change:] >= usual - CLOSE, LASTING),
-        error_curve=_rounded(errors[low:high]),
-        attainment_curve=_rounded(mine[low:high]),
-        right_attainment_curve=_rounded(theirs[low:high]),
+        error_curve=_rounded(errors[low:high:CURVE_EVERY]),
+        attainment_curve=_rounded(mine[low:high:CURVE_EVERY]),
+        right_attainment_curve=_rounded(theirs[low:high:CURVE_EVERY]),
         shortfall=max(0.0, usual - float(mine[change:].min())),
     )
 
