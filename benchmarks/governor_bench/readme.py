@@ -33,6 +33,8 @@ def main() -> None:
         _result("equality"),
         _result("taper"),
         _result("validation"),
+        _result("predictors-S"),
+        _result("learning"),
     )
     readme.write_text(replaced(text, "figures", figures))
 
@@ -71,6 +73,8 @@ def figures_block(
     equality: dict[str, Any],
     taper: dict[str, Any],
     validation: dict[str, Any],
+    predictors: dict[str, Any],
+    learning: dict[str, Any],
 ) -> str:
     """One row a promise."""
     cell = next(cell for cell in decision["cells"] if cell["rows"] == 256)
@@ -108,6 +112,22 @@ def figures_block(
             f"median error of TPOT {validation['median_tpot_error_pct']:.1f} %, of goodput "
             f"{validation['median_goodput_error_pct']:.1f} %, {validation['settings']} settings",
             "governor eval validate",
+        ),
+        (
+            "step time on batch shapes that no model had seen, 1 % noise (simulated)",
+            f"off by {predictors['step_mape']:.2%} at worst, a line by "
+            f"{predictors['linear_step_mape']:.2%}; cost of added rows "
+            f"{predictors['externality_times_better']:.1f} times closer than a line's where it is "
+            f"not linear; {predictors['recovery_steps']} steps to recover from a predictor that is "
+            "wrong by half or twofold",
+            "governor eval predictors",
+        ),
+        (
+            "log, fit, promote and roll back while users are served",
+            f"{learning['logged_samples']} steps logged; {len(learning['refused'])} damaged models "
+            f"refused; a bad one taken out after {learning['rolled_back_after_s']:.0f} s; "
+            f"{learning['failed_requests']} of {learning['requests']} requests failed",
+            "governor check learning",
         ),
     ]
     lines = [f"| {what} | {figure} | `{command}` |" for what, figure, command in rows]

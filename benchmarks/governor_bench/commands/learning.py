@@ -10,7 +10,7 @@ from governor_bench.commands.output import finish, json_option, progress_bar
 from governor_bench.envelope import Stopwatch, envelope
 
 LEARN_S = 90.0
-QUICK_LEARN_S = 40.0
+QUICK_LEARN_S = 20.0
 
 
 @click.command("learning")
