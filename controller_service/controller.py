@@ -159,6 +159,7 @@ class Controller:
                 self.config.lease_steps,
                 self.config.replan_steps,
                 None if self.logbook is None else self.logbook.open(hello),
+                self.models.acceptance_prior(hello),
             )
         session.hello = hello
         try:

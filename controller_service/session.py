@@ -25,6 +25,7 @@ from controller_service.speculation.session import draft_session
 from controller_service.state import StepState
 
 if TYPE_CHECKING:
+    from controller_service.learning.acceptance import AcceptanceModel
     from controller_service.logbook.book import EngineLog  # pyarrow is loaded only to keep a log
 
 ORDERS_EVERY = 16
@@ -44,10 +45,12 @@ class EngineSession:
         lease_steps: int,
         replan_steps: int = 1,
         journal: EngineLog | None = None,
+        acceptance: AcceptanceModel | None = None,
     ) -> None:
         """
         Args:
             journal: where finished steps and requests are written down; nowhere by default.
+            acceptance: how often drafts of earlier requests were right.
         """
         self.hello = hello
         self.predictor = predictor
@@ -65,7 +68,7 @@ class EngineSession:
         self._lease_steps = lease_steps
         self._planner = Planner(replan_steps)
         self._prefill_share = PrefillShare()
-        self._drafts = draft_session(hello)
+        self._drafts = draft_session(hello, acceptance)
         self._caps_default = 0
         if self._drafts is not None and hello.drafting is not None and hello.drafting.width > 1:
             self._caps_default = hello.drafting.most_tokens
@@ -104,6 +107,7 @@ class EngineSession:
                 draft_length=length,
                 capped=capped,
                 caps=caps,
+                draft_budget=_budget(plan),
             )
         )
         self._unsettled = (state, policy, plan, len(park))
@@ -232,6 +236,11 @@ def _record(
         state.waiting_requests,
         state.waiting_prefill_tokens,
     )
+
+
+def _budget(plan: BranchPlan) -> int:
+    drafts = plan.drafts
+    return drafts.draft_tokens if drafts is not None and drafts.shares_out else OWN_CHOICE
 
 
 def _predicted_s(plan: BranchPlan) -> float:

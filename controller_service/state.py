@@ -26,9 +26,7 @@ Mask = npt.NDArray[np.bool_]
 
 _NUMPY_CODES = {"B": "u1", "I": "<u4", "i": "<i4", "f": "<f4"}
 _DTYPES = tuple(np.dtype(_NUMPY_CODES[code]) for code in ROW_COLUMNS.values())
-_APPENDED = tuple(
-    position for position, name in enumerate(ROW_COLUMNS) if name in APPENDED_COLUMNS
-)
+_APPENDED = tuple(position for position, name in enumerate(ROW_COLUMNS) if name in APPENDED_COLUMNS)
 
 
 # NOTE: plain ints: numpy takes microseconds to compare a column with a member of an enum.

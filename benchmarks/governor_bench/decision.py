@@ -13,19 +13,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import zmq
 from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR, decode_to_engine, encode
 from governor_protos.columns import ROW_COLUMNS, pack
-from governor_protos.messages import Decision, Hello, Role, Rows, Snapshot, StepFeedback, Welcome
+from governor_protos.messages import (
+    Decision,
+    Drafting,
+    DraftSource,
+    Hello,
+    Role,
+    Rows,
+    Snapshot,
+    StepFeedback,
+    Welcome,
+)
 from rich.progress import Progress
 
+from controller_service.policies.registry import parse_policy
 from governor_bench.processes import workspace
 from governor_bench.servers import Controller
 
 BLOCK = 50
 WARM_UP = 200
 REPLY_TIMEOUT_MS = 5000
+DRAFT_LENGTHS = [0, 1, 2, 3, 5, 7]
 STEP_MODEL = (7e-3, 40e-6, 15e-9)
 """T = a + b*rows + c*context in seconds: a 32B model on eight GPUs."""
 
@@ -43,6 +56,8 @@ def measure(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """Round-trip times by number of rows.
+
+    Under a policy that decides how much to draft, the engine speculates.
 
     Args:
         pace_s: pause before each question; 0 asks back to back. At the pace of a real engine both
@@ -62,9 +77,12 @@ def measure(
             target=_echo_forever, args=(echo_endpoint,), daemon=True
         )
         echo.start()
+        drafts = parse_policy(policy).drafts is not None
         try:
             return [
-                _one_size(rows, samples, pace_s, controller.endpoint, echo_endpoint, progress)
+                _one_size(
+                    rows, samples, pace_s, controller.endpoint, echo_endpoint, progress, drafts
+                )
                 for rows in sizes
             ]
         finally:
@@ -79,14 +97,15 @@ def _one_size(
     endpoint: str,
     echo_endpoint: str,
     progress: Progress,
+    drafts: bool,
 ) -> dict[str, Any]:
     task = progress.add_task(f"{rows} rows", total=samples)
     context = zmq.Context()
     engine = _connect(context, endpoint, f"bench-{rows}")
     echo = _connect(context, echo_endpoint, f"echo-{rows}")
-    _introduce(engine, f"bench-{rows}")
+    _introduce(engine, f"bench-{rows}", drafts)
     first = 1
-    for frame in _frames(first, WARM_UP, rows):
+    for frame in _frames(first, WARM_UP, rows, drafts):
         _ask(engine, frame, _is_decision)
     first += WARM_UP
     decision_us: list[float] = []
@@ -94,7 +113,7 @@ def _one_size(
     frame = b""
     while len(decision_us) < samples:
         # Built beforehand, so that both peers are asked at the same pace.
-        frames = _frames(first, BLOCK, rows)
+        frames = _frames(first, BLOCK, rows, drafts)
         first += BLOCK
         for frame in frames:
             time.sleep(pace_s)
@@ -127,16 +146,24 @@ def _connect(context: zmq.Context[Any], endpoint: str, name: str) -> zmq.Socket[
     return socket
 
 
-def _introduce(engine: zmq.Socket[bytes], name: str) -> None:
+def _introduce(engine: zmq.Socket[bytes], name: str, drafts: bool) -> None:
     hello = Hello(
         PROTOCOL_MAJOR, PROTOCOL_MINOR, name, "bench", "bench", "bench", "bench", 1, 0, True,
         4096, 1 << 24, 8192, 1, 8192, "", [], ["branches"],
     )  # fmt: skip
+    if drafts:
+        hello = msgspec.structs.replace(
+            hello,
+            speculative_algorithm="EAGLE",
+            draft_lengths=DRAFT_LENGTHS,
+            knobs=["branches", "drafts"],
+            drafting=Drafting(DraftSource.MODEL, most_tokens=DRAFT_LENGTHS[-1], is_ragged=True),
+        )
     _ask(engine, encode(hello), lambda reply: isinstance(decode_to_engine(reply), Welcome))
 
 
-def _frames(first_step: int, count: int, rows: int) -> list[bytes]:
-    return [encode(_snapshot(first_step + number, rows)) for number in range(count)]
+def _frames(first_step: int, count: int, rows: int, drafts: bool) -> list[bytes]:
+    return [encode(_snapshot(first_step + number, rows, drafts)) for number in range(count)]
 
 
 def _is_anything(reply: bytes) -> bool:
@@ -160,7 +187,7 @@ def _ask(socket: zmq.Socket[bytes], frame: bytes, accept: Callable[[bytes], bool
     return taken_s * 1e6
 
 
-def _snapshot(step: int, rows: int) -> Snapshot:
+def _snapshot(step: int, rows: int, drafts: bool = False) -> Snapshot:
     """A batch in which half the rows are extra branches of requests of eight."""
     rng = np.random.default_rng(step)
     context = rng.integers(128, 8192, rows)
@@ -186,6 +213,13 @@ def _snapshot(step: int, rows: int) -> Snapshot:
         "tpot_slo_s": np.full(rows, 0.05),
         "group_output_tokens": np.where(branching, 2 * context, 0),
     }
+    length = 0
+    if drafts:
+        # Of three tokens a step two are accepted; ids stay, so that the rows are known.
+        length = 3
+        columns["draft_tokens"] = np.full(rows, 3 * step)
+        columns["accepted_tokens"] = np.full(rows, 2 * step)
+        columns["output_tokens"] = np.full(rows, 3 * step)
     packed = {
         name: pack(code, columns[name].tolist())
         for name, code in ROW_COLUMNS.items()
@@ -194,9 +228,11 @@ def _snapshot(step: int, rows: int) -> Snapshot:
     fixed, per_row, per_token = STEP_MODEL
     ran = int(rng.integers(rows // 2, rows + 1)) if rows > 1 else 1
     tokens = int(context[:ran].sum())
+    seconds = fixed + per_row * ran * (1 + length) + per_token * tokens
     feedback = StepFeedback(
-        step - 1, 0, ran, tokens, 0, fixed + per_row * ran + per_token * tokens, 0, rows - ran
-    )
+        step - 1, 0, ran, tokens, 0, seconds, 0, rows - ran, length * ran,
+        min(2, length) * ran, length,
+    )  # fmt: skip
     return Snapshot(step, Rows(**packed), 1000, 1 << 24, 0, 0, [feedback], 0)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from governor_protos.messages import Hello
 
+from controller_service.learning.acceptance import AcceptanceModel
 from controller_service.learning.counts import LearningCounts
 from controller_service.learning.families import family
 from controller_service.learning.model import EngineKey
@@ -91,6 +92,11 @@ class ModelDesk:
             inner.install(candidate, "loaded")
             _catch_up(predictor)
         return predictor
+
+    def acceptance_prior(self, hello: Hello) -> AcceptanceModel | None:
+        """How often drafts were right on this engine, by the model that is kept for it."""
+        candidate = self._shelf.get(engine_key(hello))
+        return None if candidate is None else candidate.acceptance
 
     def install(self, target: Target, candidate: Candidate) -> None:
         """Have ``target`` predict by ``candidate``. On the loop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from governor_protos.messages import Hello
 
 from controller_service.learning.model import EngineKey
@@ -26,7 +27,11 @@ def load(folder: str) -> tuple[EngineKey, Candidate]:
         loaded = load_model(Path(folder), None)
     except ModelRefused as error:
         raise NotPromoted("path", error.reason, str(error), 400) from error
-    return loaded.manifest.engine, prepare(loaded.model, loaded.manifest.model_id)
+    candidate = prepare(loaded.model, loaded.manifest.model_id)
+    return (
+        loaded.manifest.engine,
+        msgspec.structs.replace(candidate, acceptance=loaded.acceptance),
+    )
 
 
 def engine_key(hello: Hello) -> EngineKey:

@@ -1,4 +1,5 @@
-"""Policies: which rows of a step advance. One file a policy; this page is how to add yours.
+"""Policies: which rows of a step advance, and how much is drafted. One file a policy; this page is
+how to add yours.
 
 A policy is a pure function ``(state, predictor, config) -> BranchPlan``. It sees the batch as numpy
 columns (:class:`~controller_service.state.StepState`), asks the predictor what a step costs, and

@@ -38,6 +38,9 @@ class DraftPlan(msgspec.Struct, frozen=True, eq=False):
     length allows. Entries of rows that sit out mean nothing."""
     draft_tokens: int = 0
     """Draft tokens to be verified, summed over the rows."""
+    shares_out: bool = False
+    """The engine is to spend ``draft_tokens`` over all rows by its draft's own chances; for engines
+    that can."""
     expected_tokens: float = 0.0
     """Tokens that the step is expected to give."""
     predicted_step_s: float = 0.0

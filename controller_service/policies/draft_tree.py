@@ -4,11 +4,14 @@ The likeliest nodes of all requests together, parents before children, as many a
 predicted goodput (Adaptive Resource Allocation's global draft tree, with its budget chosen too). A
 request whose drafts are right gets the nodes of one whose are not. With ``budget`` that many nodes
 per row are spent whatever they are worth, so that ways to spend them can be compared.
+
+An engine that can (``Drafting.takes_budget``) is told the budget alone: it knows its draft's
+chances at this very place of every text, of which the controller knows no more than the average.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from governor_protos.limits import MAX_DRAFT_TOKENS
@@ -30,6 +33,8 @@ class DraftTreeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a row's tokens are worth; the poster's nodes go by their chance alone: ``sum``."""
     protect: bool = True
     """No request that can keep its target is pushed past its pace."""
+    told: Literal["budget", "caps"] = "budget"
+    """What an engine that can take a budget is given."""
 
 
 def decide(
@@ -40,11 +45,21 @@ def decide(
         return DraftPlan()
     if not drafts.is_ragged or not config.budget:
         by_goodput = TurboSpecConfig(protect=config.protect, value=config.value)
-        return turbospec.decide(state, predictor, by_goodput, plan)
+        return _shared_out(turbospec.decide(state, predictor, by_goodput, plan), state, config)
     batch = Batch.of(state, predictor, plan, drafts)
     candidates = ragged_candidates(batch, config.value, config.budget * len(batch.rows))
     protection = Protection(batch) if config.protect else None
-    return turbospec.choose(batch, candidates, protection, keep=0.0, reluctance=0.0)
+    chosen = turbospec.choose(batch, candidates, protection, keep=0.0, reluctance=0.0)
+    return _shared_out(chosen, state, config)
+
+
+def _shared_out(chosen: DraftPlan, state: StepState, config: DraftTreeConfig) -> DraftPlan:
+    """Leave it to the engine where the tokens go, if it can and there are any to share."""
+    drafts = state.drafts
+    can = drafts is not None and drafts.takes_budget and drafts.is_ragged
+    if not can or config.told == "caps" or chosen.draft_tokens <= 0:
+        return chosen
+    return msgspec.structs.replace(chosen, caps=None, shares_out=True)
 
 
 DRAFT_TREE = PolicyKind(

@@ -75,7 +75,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
         last = self.drafts.last_length
         switched = (length != last) * self.drafts.switch_s
         rate: Floats = tokens / (step_s + switched)
-        return rate * np.where(length == last, 1.0 + keep, 1.0)
+        rate *= np.where(length == last, 1.0 + keep, 1.0)
+        return rate
 
 
 class Protection:

@@ -33,8 +33,10 @@ from controller_service.policies.drafting import Batch, Protection
 from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.state import U1, StepState
 
-MOST_TRIES = 16
+MOST_TRIES = 24
 """Candidates that are checked against everybody's pace before none is taken."""
+SHORTER = 0.98
+"""Where one hurts somebody, the next is shorter by this factor at least."""
 
 
 class TurboSpecConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,12 +92,19 @@ def choose(
     step_s = batch.step_s(candidates.draft_tokens, candidates.length)
     rate = batch.goodput(candidates.merit, step_s, candidates.length, keep)
     rate[0] *= reluctance
-    for which in np.argsort(-rate, kind="stable")[:MOST_TRIES]:
+    longest_s, tries = np.inf, 0
+    for which in np.argsort(-rate, kind="stable"):
+        if which and step_s[which] > longest_s:
+            continue
         caps = candidates.caps(int(which))
         if which and protection is not None:
             given = _expected(batch, caps, float(candidates.tokens[which]))
             if not protection.allows(float(step_s[which]), given):
-                continue
+                # A step that is hardly shorter would hurt the same requests.
+                longest_s, tries = SHORTER * float(step_s[which]), tries + 1
+                if tries < MOST_TRIES:
+                    continue
+                break
         return _plan(
             batch,
             int(candidates.length[which]),

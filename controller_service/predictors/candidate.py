@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from controller_service.learning.acceptance import AcceptanceModel
 from controller_service.learning.model import StepModel
 from controller_service.predictors.base import Floats, KnowsRowCost, V
 from controller_service.predictors.bias import MOST_ROWS
@@ -22,10 +23,17 @@ class Candidate(msgspec.Struct, frozen=True, eq=False):
     model_id: str
     least_rows_s: Floats
     """Cumulated, shape ``(MOST_ROWS + 1,)``; see :class:`~.base.KnowsRowCost`."""
+    acceptance: AcceptanceModel | None = None
+    """How often drafts were right, if the model was fitted to an engine that speculates."""
 
     def scaled(self, factor: float) -> Candidate:
         """The same model on a machine whose steps take ``factor`` times as long."""
-        return Candidate(ScaledModel(self.model, factor), self.model_id, factor * self.least_rows_s)
+        return Candidate(
+            ScaledModel(self.model, factor),
+            self.model_id,
+            factor * self.least_rows_s,
+            self.acceptance,
+        )
 
 
 class ScaledModel:

@@ -26,8 +26,9 @@ MODEL_SHARE, NGRAM_SHARE = 0.05, 0.002
 matrix and its own launches; looking text up."""
 ROW_SHARE = 1e-4
 """f : a, likewise."""
-PULL = 0.01
-"""Weight of the prior, against relative errors."""
+PULL = np.array([0.01, 0.01, 0.01, 0.01, 0.05, 0.05])
+"""Weight of the prior, against relative errors. More for e and f: while all steps have one length,
+they cannot be told from a and b, and would keep every other length from being tried."""
 OUTLIER = 2.5
 
 
@@ -76,7 +77,7 @@ class DraftCost:
         if len(latency) < LEAST_SAMPLES:
             return
         rel = units / latency[:, None]
-        pull = PULL * np.sqrt(len(latency)) * np.eye(len(self._prior))
+        pull = np.diag(PULL * np.sqrt(len(latency)))
         try:
             scale, _ = nnls(
                 np.vstack([rel, pull]),

@@ -35,6 +35,8 @@ class DraftState(msgspec.Struct, frozen=True, eq=False):
     """Draft tokens that one row can have verified in one step."""
     is_ragged: bool
     """Whether a row with fewer draft tokens costs less to verify."""
+    takes_budget: bool
+    """Whether the engine can share out a budget over all rows by its draft's own chances."""
     switch_s: float
     """What changing the length between two steps takes."""
     last_length: int

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from governor_protos.limits import MAX_DRAFT_TOKENS
 
 from controller_service.learning.acceptance import AcceptanceModel, fit_acceptance
 from controller_service.speculation.drafting import Floats
@@ -156,7 +157,7 @@ class AcceptanceEstimator:
     def _tested_in_trees(self, drafted: Ints, steps: Ints, depth: int) -> Floats:
         """How many choices verification went through is not told, only how far it came; in
         expectation, at the chance that is assumed, it is the accepted ones over that chance."""
-        nodes = int(drafted.max())
+        nodes = int(min(drafted.max(), MAX_DRAFT_TOKENS))
         gains = node_chances(self._width, depth, max(1, nodes)).cumsum(axis=1)
         if len(self.acceptance) == len(drafted):
             chance = self.acceptance

@@ -10,7 +10,7 @@ from governor_protos.messages import DraftSource, Hello, Snapshot, StepFeedback,
 from controller_service.learning.acceptance import AcceptanceModel
 from controller_service.speculation.cost import DraftCost
 from controller_service.speculation.drafting import LONGEST, DraftState, Floats, VerifiedStep
-from controller_service.speculation.estimator import AcceptanceEstimator
+from controller_service.speculation.estimator import EDGE, AcceptanceEstimator
 
 KNOB = "drafts"
 """What an engine calls the actuator."""
@@ -34,7 +34,8 @@ class DraftSession:
             sorted({length for length in hello.draft_lengths if length <= LONGEST})
         )
         longest = max(1, self.lengths[-1])
-        self._estimator = AcceptanceEstimator(longest, drafting.width, model)
+        prior = None if model is None else _of_tested(model, max(1, longest // 2))
+        self._estimator = AcceptanceEstimator(longest, drafting.width, prior)
         self._cost = DraftCost(self.lengths, drafting.source != DraftSource.NGRAM)
         self._measured = np.full(len(self.lengths), np.nan)
         self._index = {length: index for index, length in enumerate(self.lengths)}
@@ -54,6 +55,7 @@ class DraftSession:
             width=drafting.width,
             most_tokens=drafting.most_tokens or max(self.lengths),
             is_ragged=drafting.is_ragged,
+            takes_budget=drafting.takes_budget,
             switch_s=drafting.switch_s,
             last_length=self._last_length,
             acceptance=self._accepted_by_row(snapshot),
@@ -90,11 +92,11 @@ class DraftSession:
         if len(rows.draft_tokens) != 4 * count:
             return np.full(count, self._estimator.mean)
         ids = np.frombuffer(rows.request_id, "<u4")
-        columns = (
+        output, drafted, accepted = (
             np.frombuffer(column, "<i4")
             for column in (rows.output_tokens, rows.draft_tokens, rows.accepted_tokens)
         )
-        return self._estimator.update(ids, *columns, length=self._last_length)
+        return self._estimator.update(ids, output, drafted, accepted, self._last_length)
 
     def _take_in(self, feedback: Sequence[StepFeedback]) -> tuple[VerifiedStep, ...]:
         steps = []
@@ -118,6 +120,19 @@ class DraftSession:
             # Each row's draft ends at its first failure; how many failed is not told.
             tested = accepted + (min(rows, drafts - accepted))
             self._ema = EMA_OLD * self._ema + (1.0 - EMA_OLD) * accepted / max(tested, 1)
+
+
+def _of_tested(model: AcceptanceModel, length: int) -> AcceptanceModel:
+    """A fitted prior is of all draft tokens; those behind the first wrong one were never tested.
+
+    Args:
+        length: what drafts are taken to have been long; the models do not tell.
+    """
+    chances = np.linspace(EDGE, 1.0 - EDGE, 199)
+    shares = (chances[:, None] ** np.arange(1, length + 1)).mean(axis=1)
+    chance = float(np.interp(model.mean(), shares, chances))
+    strength = model.alpha + model.beta
+    return AcceptanceModel(chance * strength, (1.0 - chance) * strength)
 
 
 def draft_session(hello: Hello, model: AcceptanceModel | None = None) -> DraftSession | None:

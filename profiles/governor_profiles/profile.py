@@ -16,8 +16,8 @@ _Cost = Annotated[float, Meta(ge=0, le=60)]
 class StepProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """T = a + b*rows + c*context + p*prefill + d*draft; the decode part may be bent or a grid.
 
-    Drafting comes on top: the longest draft of the batch decides how many draft steps there are, and
-    the whole batch goes through each of them, as it does in an engine whose draft steps are captured
+    Drafting comes on top: the longest draft of the batch decides how many draft steps there are,
+    and the whole batch goes through each of them, as in an engine whose draft steps are captured
     for the batch; what is verified is counted token by token.
 
     The linear form of decode is TAPER's (arXiv 2605.06914). T never falls as work grows.

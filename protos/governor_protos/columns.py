@@ -33,8 +33,8 @@ ROW_COLUMNS: dict[str, str] = {
 """Column name -> ``array`` type code: B uint8, I uint32, i int32, f float32."""
 
 APPENDED_COLUMNS = frozenset({"group_output_tokens", "draft_tokens", "accepted_tokens"})
-"""Columns that came after contract 1.0. A peer that does not know them sends them empty, and so does
-an engine that has nothing to say in them: one that does not speculate sends no draft columns."""
+"""Columns that came after contract 1.0. A peer that does not know them sends them empty, and so
+does an engine that has nothing to say in them: one that does not speculate has no draft columns."""
 
 ITEM_BYTES = {"B": 1, "I": 4, "i": 4, "f": 4}
 

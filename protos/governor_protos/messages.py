@@ -122,6 +122,9 @@ class Drafting(msgspec.Struct, array_like=True, frozen=True):
     is_ragged: bool = False
     """Whether a row with fewer draft tokens than others costs less to verify. Otherwise a cap cuts
     what may be accepted, and each row pays for as much as the batch's draft length allows."""
+    takes_budget: bool = False
+    """Whether it can share out a budget of draft tokens over all rows itself
+    (:attr:`Decision.draft_budget`)."""
     switch_s: Duration = 0.0
     """What it takes to go from one draft length to another between two steps."""
 
@@ -149,8 +152,8 @@ class Hello(Wire, frozen=True, tag="hello"):
     """Start-up value of the prefill budget; -1 when chunking is off."""
     speculative_algorithm: Text
     draft_lengths: Annotated[list[Count], Meta(max_length=limits.MAX_DRAFT_LENGTHS)]
-    """Draft lengths that a step can take, ascending; 0 among them if it can do without drafts. Empty
-    without speculation."""
+    """Draft lengths that a step can take, ascending; 0 among them if it can do without drafts.
+    Empty without speculation."""
     knobs: Annotated[list[Text], Meta(max_length=16)]
     """Actuators this engine has: ``branches``, and ``drafts`` if it can be told how many tokens to
     draft. Without the latter a draft length in a decision means nothing to it."""
@@ -310,14 +313,19 @@ class Decision(Wire, frozen=True, tag="decision"):
     budget_s: Duration
     slack_s: SignedDuration
     draft_length: Cap = -1
-    """Draft steps before the step, one of ``Hello.draft_lengths``; 0: no drafts; -1: the engine's own
-    choice. An engine takes the longest of its lengths that is no longer. Since 1.3."""
+    """Draft steps before the step, one of ``Hello.draft_lengths``; 0: no drafts; -1: the engine's
+    own choice. An engine takes the longest of its lengths that is no longer. Since 1.3."""
     capped: Column4 = b""
     """Packed uint32 ids of the requests that may have fewer draft tokens verified. Since 1.3."""
     caps: Column1 = b""
     """Packed uint8, as many as ``capped``: draft tokens that may be verified for each of them. Of a
-    chain, its first ones; of a tree, the likeliest, parents before children. Rows that are not named
-    may have ``draft_length`` of a chain, and ``Drafting.most_tokens`` of a tree. Since 1.3."""
+    chain, its first ones; of a tree, the likeliest, parents before children. Rows that are not
+    named may have ``draft_length`` of a chain, ``Drafting.most_tokens`` of a tree. Since 1.3."""
+    draft_budget: Cap = -1
+    """Draft tokens that may be verified over all rows; -1: as many as lengths and caps allow. The
+    engine spends them, within lengths and caps, on the nodes with the greatest p / e: p is the
+    chance of a node's path by the draft itself, e the tokens a step that the row is given on
+    average. Since 1.3."""
 
 
 class Goodbye(Wire, frozen=True, tag="goodbye"):

@@ -25,6 +25,8 @@ class DraftOrder(NamedTuple):
     """Draft steps, one of the engine's lengths; 0: none."""
     caps: tuple[tuple[str, int], ...] = ()
     """Rows (rid) that may have fewer draft tokens verified than others, and how many."""
+    budget: int = OWN_CHOICE
+    """Draft tokens over all rows, for an engine that shares them out; ``OWN_CHOICE``: no limit."""
 
 
 STOCK = DraftOrder()
@@ -37,8 +39,10 @@ def drafts_as_decided(decision: Decision, table: RowTable, lengths: Sequence[int
         lengths: what the engine can draft, ascending.
     """
     length = nearest(decision.draft_length, lengths)
-    if length <= 0 or not decision.capped:
+    if length <= 0:
         return DraftOrder(length)
+    if not decision.capped:
+        return DraftOrder(length, budget=decision.draft_budget)
     caps = dict(zip(unpack("I", decision.capped), decision.caps, strict=True))
     return DraftOrder(
         length,
@@ -47,6 +51,7 @@ def drafts_as_decided(decision: Decision, table: RowTable, lengths: Sequence[int
             for record in table.records
             if record.request_id in caps
         ),
+        decision.draft_budget,
     )
 
 

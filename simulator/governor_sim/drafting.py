@@ -13,17 +13,24 @@ from functools import lru_cache
 from typing import Annotated
 
 import msgspec
+import numpy as np
 from governor_protos.limits import MAX_DRAFT_TOKENS
 from governor_protos.messages import Drafting, DraftSource
 from governor_workloads.acceptance import Acceptance
 from msgspec import Meta
 
+from controller_service.speculation.trees import bucket_of, node_chances
 from governor_sim.rows import SimRow
 from sglang_patch.apply.speculation import DraftOrder, nearest
 
 _Length = Annotated[int, Meta(ge=0, le=64)]
 _TREE_LEVELS = 64
 """Levels for which trees are worked out; a draft's chances are rounded to one of them."""
+
+
+PACE_MEMORY = 0.05
+"""Weight of the newest step in a row's tokens a step."""
+FIRST_PACE = 2.0
 
 
 class DraftingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +46,8 @@ class DraftingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Draft tokens that one row can have verified in one step."""
     is_ragged: bool = True
     """Whether a row with fewer draft tokens costs less to verify."""
+    takes_budget: bool = True
+    """Whether it shares out a budget over all rows by its draft's own chances."""
     switch_s: Annotated[float, Meta(ge=0, le=60)] = 0.0005
     """What changing the length between two steps takes."""
 
@@ -49,7 +58,12 @@ class DraftingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def told(self) -> Drafting:
         """As the engine introduces itself."""
         return Drafting(
-            DraftSource.MODEL, self.width, self.most_tokens, self.is_ragged, self.switch_s
+            DraftSource.MODEL,
+            self.width,
+            self.most_tokens,
+            self.is_ragged,
+            self.takes_budget,
+            self.switch_s,
         )
 
 
@@ -102,14 +116,13 @@ class Drafter:
         most = min(length, config.most_tokens) if config.width == 1 else config.most_tokens
         caps = dict(order.caps)
         mine = [min(caps.get(row.rid, most), most) for row in rows]
+        if order.budget >= 0 and config.takes_budget:
+            mine = self._shared_out(rows, mine, length, order.budget)
         verified = mine if config.is_ragged else [most] * len(rows)
         if sum(verified) > room_tokens:
             self.refused_steps += 1
             return NO_DRAFTS
-        accepted = [
-            self._accepted(row, cap, length) if cap else 0
-            for row, cap in zip(rows, mine, strict=True)
-        ]
+        accepted = [self._accepted(row, cap, length) for row, cap in zip(rows, mine, strict=True)]
         return Drafts(length, verified, accepted, verified)
 
     def switched_s(self, drafts: Drafts) -> float:
@@ -118,21 +131,62 @@ class Drafter:
         return self._config.switch_s if before not in (-1, drafts.length) else 0.0
 
     def _accepted(self, row: SimRow, cap: int, length: int) -> int:
-        if self._acceptance is None:
+        luck = self._luck(row)
+        if luck is None:
             return 0
-        if row.luck is None:
-            row.luck = Fortune(self._acceptance, self._seed, row)
-        # Position of the first drafted token: the step itself brings the one before it.
-        at = row.context_tokens - row.prompt_tokens
         if self._config.width == 1:
-            return row.luck.chain(at, cap)
-        return row.luck.tree(at, cap, length, self._config.width)
+            accepted = luck.chain(_position(row), cap)
+        else:
+            accepted = luck.tree(_position(row), cap, length, self._config.width)
+        luck.tokens_a_step += PACE_MEMORY * (1.0 + accepted - luck.tokens_a_step)
+        return accepted
+
+    def _luck(self, row: SimRow) -> Fortune | None:
+        if row.luck is None and self._acceptance is not None:
+            row.luck = Fortune(self._acceptance, self._seed, row)
+        return row.luck
+
+    def _shared_out(
+        self, rows: list[SimRow], caps: list[int], length: int, budget: int
+    ) -> list[int]:
+        """Spend ``budget`` where the draft's own chances say that tokens add most.
+
+        The draft is taken to know how likely it is to be right: confidence of EAGLE drafts follows
+        acceptance closely (EAGLE-2, arXiv 2406.16858).
+        """
+        most = max(caps)
+        if not most or self._acceptance is None:
+            return caps
+        lucks = [(self._luck(row), _position(row)) for row in rows]
+        if self._config.width == 1:
+            levels = np.array(
+                [[0.0] * most if luck is None else luck.levels(at, most) for luck, at in lucks]
+            )
+            chances = levels.cumprod(axis=1)
+        else:
+            first = [0.0 if luck is None else luck.levels(at, 1)[0] for luck, at in lucks]
+            table = node_chances(self._config.width, length, most)
+            chances = table[bucket_of(np.array(first))]
+        pace = np.array([1.0 if luck is None else luck.tokens_a_step for luck, _ in lucks])
+        worth = np.where(np.arange(most) < np.array(caps)[:, None], chances, 0.0)
+        worth = (worth / pace[:, None]).ravel()
+        if not budget:
+            return [0] * len(rows)
+        spent = np.argpartition(-worth, min(budget, worth.size) - 1)[:budget]
+        owner = spent // most
+        shared: list[int] = np.bincount(owner, minlength=len(rows)).tolist()
+        return [min(mine, cap) for mine, cap in zip(shared, caps, strict=True)]
+
+
+def _position(row: SimRow) -> int:
+    """Of the first drafted token in the row's output: the step brings the one before it."""
+    return row.context_tokens - row.prompt_tokens
 
 
 class Fortune:
     """One row's luck, ready to be looked up."""
 
-    __slots__ = ("_choice", "_levels", "_runs")
+    __slots__ = ("_choice", "_levels", "_runs", "tokens_a_step")
 
     def __init__(self, acceptance: Acceptance, seed: int, row: SimRow) -> None:
         branch = int(row.rid.rpartition("-")[2]) if row.rid[-1].isdigit() else 0
@@ -143,6 +197,13 @@ class Fortune:
         for at in range(len(self._choice) - 1, -1, -1):
             runs[at] = runs[at + 1] + 1 if self._choice[at] == 1 else 0
         self._runs = runs
+        self.tokens_a_step = FIRST_PACE
+        """What steps have given the row of late."""
+
+    def levels(self, at: int, count: int) -> list[float]:
+        """Chances at ``count`` positions from ``at`` on; 0 past the end."""
+        found = self._levels[at : at + count]
+        return found + [0.0] * (count - len(found))
 
     def chain(self, at: int, cap: int) -> int:
         """Accepted tokens of a chain of ``cap`` from position ``at`` on."""
@@ -173,7 +234,7 @@ def best_tree(level: float, width: int, depth: int, nodes: int) -> frozenset[tup
     """
     found: set[tuple[int, ...]] = set()
     # Ties go to the shorter path: a parent before its child.
-    open_nodes = [(-level, 1, (1,))]
+    open_nodes: list[tuple[float, int, tuple[int, ...]]] = [(-level, 1, (1,))]
     while open_nodes and len(found) < nodes:
         chance, length, path = heapq.heappop(open_nodes)
         found.add(path)

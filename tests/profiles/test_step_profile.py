@@ -189,3 +189,11 @@ def test_a_grid_that_cannot_reach_one_row_is_refused() -> None:
     far: dict[str, Any] = {"row_s": 1.0}
     with pytest.raises(ValueError, match="lead below zero"):
         msgspec.structs.replace(GRIDDED, **far)
+
+
+def test_draft_steps_cost_by_the_longest_draft_and_the_whole_batch() -> None:
+    drafting = msgspec.structs.replace(LINEAR, draft_step_s=1e-3, draft_row_s=1e-5)
+    plain = LINEAR.step_s(8, 1000, 0, 24)
+    assert drafting.step_s(8, 1000, 0, 24) == plain
+    assert drafting.step_s(8, 1000, 0, 24, 3) == pytest.approx(plain + 3 * (1e-3 + 8e-5))
+    assert LINEAR.step_s(8, 1000, 0, 24, 3) == plain, "a profile of before knows of no draft steps"

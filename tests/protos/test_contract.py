@@ -49,7 +49,7 @@ EXAMPLES: dict[str, Wire] = {
     "hello": Hello(
         1, 0, "host-1-dp0", "abc", "0.1.0", "0.5.17", "m", 1, 0, True, 64, 4096, 2048, 1, 512, "",
         [], ["branches"], "NVIDIA H200", [1, 2, 4, 8],
-        Drafting(DraftSource.MODEL, 4, 16, True, 0.0005),
+        Drafting(DraftSource.MODEL, 4, 16, True, True, 0.0005),
     ),
     "welcome": Welcome(1, 0, "controller-1", "0.1.0", "taper", 4096),
     "refusal": Refusal(2, 3, "incompatible_version", "engine 1.0, controller 2.3"),
@@ -59,7 +59,7 @@ EXAMPLES: dict[str, Wire] = {
     ),
     "decision": Decision(
         7, 4, pack("I", [2]), [Band(1, 2, 8), Band(64, 1, 0)], "taper", 0.02, 0.015, 0.025, 0.03,
-        5, pack("I", [3, 9]), pack("B", [1, 0]),
+        5, pack("I", [3, 9]), pack("B", [1, 0]), 24,
     ),
     "goodbye": Goodbye("bye"),
 }  # fmt: skip
@@ -110,7 +110,9 @@ def test_a_snapshot_of_an_older_contract_lacks_only_what_came_later(version: str
 def test_a_decision_of_an_older_contract_leaves_drafts_to_the_engine() -> None:
     decoded = decode_to_engine((GOLDEN / "decision-1.0.msgpack").read_bytes())
     newest = EXAMPLES["decision"]
-    assert decoded == msgspec.structs.replace(newest, draft_length=-1, capped=b"", caps=b"")
+    assert decoded == msgspec.structs.replace(
+        newest, draft_length=-1, capped=b"", caps=b"", draft_budget=-1
+    )
 
 
 def test_a_snapshot_of_an_engine_without_drafts_is_hardly_larger_than_before() -> None:
@@ -118,7 +120,8 @@ def test_a_snapshot_of_an_engine_without_drafts_is_hardly_larger_than_before() -
     assert isinstance(newest, Snapshot)
     plain = msgspec.structs.replace(newest.rows, draft_tokens=b"", accepted_tokens=b"")
     with_drafts, without = (
-        len(encode(msgspec.structs.replace(newest, rows=columns))) for columns in (newest.rows, plain)
+        len(encode(msgspec.structs.replace(newest, rows=columns)))
+        for columns in (newest.rows, plain)
     )
     assert with_drafts - without == 2 * 4 * len(newest.rows)
 
@@ -167,6 +170,7 @@ BROKEN_DECISIONS = [
     {"orders": [Band(1, -2, 0)]},
     {"policy": "x" * (limits.MAX_TEXT + 1)},
     {"draft_length": -2},
+    {"draft_budget": -2},
     {"capped": pack("I", [1, 2, 3])},
     {"caps": b""},
     {"capped": b"123"},

@@ -165,6 +165,32 @@ def predictors(
     plot_all(report, plots / tier)
 
 
+@evaluate.command("speculation")
+@click.option("--tier", type=click.Choice(["S"]), default="S", show_default=True)
+@seeds_option
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/eval/speculation"),
+    show_default=True,
+)
+@cluster_option
+@click.option("--quick", is_flag=True, help="One seed, few cells, few requests.")
+@json_option
+def speculation(
+    tier: str, seeds: int, plots: Path, cluster: str | None, quick: bool, json_path: str
+) -> None:
+    """Speculation: how much to draft, against fixed lengths, tables and SGLang's own adaptive."""
+    from governor_bench.eval.speculation.plots import plot_all
+    from governor_bench.eval.speculation.run import evaluate_simulated
+
+    chosen = list(range(1, seeds + 1))
+    with cluster_errors(), progress_bar() as progress:
+        report = evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
+    plot_all(report, plots / tier)
+    finish(report, json_path, _speculation_summary(report, plots / tier))
+
+
 @evaluate.command("document")
 @click.option(
     "--to",
@@ -174,9 +200,10 @@ def predictors(
     show_default=True,
 )
 def document(target: Path) -> None:
-    """Write the result documents from the files in benchmarks/results; that on predictors beside
-    the other, once there are results of them."""
+    """Write the result documents from the files in benchmarks/results; those on predictors and on
+    speculation beside the other, once there are results of them."""
     from governor_bench.eval.learned import document as learned
+    from governor_bench.eval.speculation import document as speculated
     from governor_bench.eval.taper.document import write
 
     write(RESULTS, target)
@@ -184,6 +211,10 @@ def document(target: Path) -> None:
     if any((RESULTS / learned.result_file(tier)).exists() for tier in learned.TIERS):
         beside = target.with_name("predictors.md")
         learned.write(RESULTS, beside)
+        click.echo(f"wrote {beside}")
+    if (RESULTS / speculated.RESULT_FILE).exists():
+        beside = target.with_name("speculation.md")
+        speculated.write(RESULTS, beside)
         click.echo(f"wrote {beside}")
 
 
@@ -227,4 +258,14 @@ def _predictors_summary(report: dict[str, Any], plots: Path) -> str:
         + (f" ({times:.1f} times smaller than linear)" if times is not None else "")
         + (f", recovery in {report['recovery_steps']} steps" if report["recovery"] else "")
         + f"; predict_us for 1 / 8 / 64 candidates {asked}; plots in {plots}"
+    )
+
+
+def _speculation_summary(report: dict[str, Any], plots: Path) -> str:
+    return (
+        f"{report['policy']}: {report['worst_cell_vs_best_fixed']:.3f} x the best fixed length in "
+        f"its worst cell; over the grid {report['vs_best_single_fixed']:.3f} x the best single one "
+        f"({report['best_single_fixed']}), {report['vs_sglang_adaptive']:.3f} x SGLang's adaptive, "
+        f"{report['vs_batch_table']:.3f} x a tuned table by batch size; global trees "
+        f"{report['tree_vs_local']:.3f} x local ones; plots in {plots}"
     )

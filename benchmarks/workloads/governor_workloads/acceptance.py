@@ -20,6 +20,7 @@ from governor_workloads.streams import Attribute
 Level = Annotated[float, Meta(ge=0.0, le=1.0)]
 MOST_CHOICES = 255
 EDGE = 0.005
+LONGEST_STRETCH = 1e9
 
 
 class LevelShift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,7 +115,7 @@ class Acceptance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         hard = bool(rng.random() < self.burst_share)
         place = 0
         while place < tokens:
-            mean = self.burst_tokens if hard else max(1.0, calm_tokens)
+            mean = self.burst_tokens if hard else min(max(1.0, calm_tokens), LONGEST_STRETCH)
             stretch = int(rng.geometric(1.0 / mean))
             inside[place : place + stretch] = hard
             place, hard = place + stretch, not hard

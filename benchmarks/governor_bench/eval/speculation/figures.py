@@ -76,7 +76,7 @@ def cells_of(pairs: Iterable[tuple[Contender, Outcome]]) -> list[Cell]:
 
 def _figure(name: str, policy: str, runs: Sequence[Outcome]) -> Figure:
     def middle(field: str) -> float:
-        return median(getattr(run, field) for run in runs)
+        return float(median(getattr(run, field) for run in runs))
 
     tokens = [run.tokens_per_s for run in runs]
     goodput = [run.goodput_tok_s for run in runs]

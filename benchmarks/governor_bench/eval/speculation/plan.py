@@ -18,7 +18,7 @@ class Contender(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-FIXED_LENGTHS = (0, 1, 3, 5, 7)
+FIXED_LENGTHS = (0, 1, 3, 5, 7, 10)
 FIXED = tuple(
     Contender("none" if not k else f"fixed {k}", f"fixed_draft:{k}") for k in FIXED_LENGTHS
 )
@@ -45,9 +45,10 @@ MAIN = (*FIXED, SGLANG, PUBLISHED, CANDIDATES, PORTABLE, TURBOSPEC)
 LOADS = (1, 8, 32, 96, 192)
 LEVELS = (0.3, 0.5, 0.7, 0.85, 0.95)
 SHIFTS = ((0.95, 0.3), (0.85, 0.5))
-TREE_LOADS = (8, 32, 96)
-TREE_LEVELS = (0.5, 0.7, 0.85)
-TREE_SPREAD = 0.25
+TREE_LOADS = (32, 96)
+TREE_LEVELS = (0.6, 0.8)
+TREE_SPREAD = 0.35
+"""Traffic of two kinds: text that is all but copied, and text that can hardly be guessed."""
 BUDGETS = (2, 4, 8)
 TARGET_LOADS = (8, 32, 96)
 TARGET_LEVEL, TARGET_SPREAD = 0.7, 0.25

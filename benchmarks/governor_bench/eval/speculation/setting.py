@@ -14,14 +14,17 @@ from governor_workloads.spec import Workload
 
 from governor_bench.eval.predictors import trained
 from governor_bench.eval.speculation.baselines import policy_of
+from sglang_patch.config import EngineConfig
 
-LENGTHS = (0, 1, 2, 3, 5, 7)
+LENGTHS = (0, 1, 2, 3, 5, 7, 10)
 TREE_WIDTH, TREE_NODES = 4, 32
 CYCLES = 2
 """Times that a shifting level goes there and back."""
-LEAST_REQUESTS, MOST_REQUESTS = 24, 288
+LEAST_REQUESTS, MOST_REQUESTS = 12, 192
 """Requests that are judged, beside as many as there are users before them and after them."""
 SPREAD, DRIFT, BURST_SHARE = 0.15, 0.3, 0.1
+NO_TARGET_MS = 60_000.0
+"""What a request that names no target is taken to have; an engine would say 50 ms."""
 TIGHT_MS = 30.0
 """TPOT target of half the users where there are targets; the others have none."""
 
@@ -114,7 +117,9 @@ def workload_of(setting: Setting) -> Workload:
 def engine_of(setting: Setting) -> DraftingConfig:
     if setting.engine == "tree":
         return DraftingConfig(lengths=LENGTHS, width=TREE_WIDTH, most_tokens=TREE_NODES)
-    return DraftingConfig(lengths=LENGTHS, is_ragged=setting.engine == "ragged")
+    return DraftingConfig(
+        lengths=LENGTHS, most_tokens=LENGTHS[-1], is_ragged=setting.engine == "ragged"
+    )
 
 
 def run(setting: Setting) -> Outcome:
@@ -129,6 +134,7 @@ def run(setting: Setting) -> Outcome:
         SimConfig(
             limits=EngineLimits(max_running_requests=2048),
             drafting=engine_of(setting),
+            engine=EngineConfig(default_tpot_slo_ms=NO_TARGET_MS),
             max_new_tokens=1024,
         ),
         seed=setting.seed,

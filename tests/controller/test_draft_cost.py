@@ -1,0 +1,56 @@
+"""What drafting costs, told from what verifying costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from controller_service.speculation.cost import MODEL_SHARE, DraftCost
+
+LENGTHS = (0, 1, 3, 7)
+
+
+def step_s(rows: int, context: int, drafts: int, length: int) -> float:
+    return 0.016 + 6e-5 * (rows + drafts) + 5e-8 * context + length * (8e-4 + 4e-6 * rows)
+
+
+def learnt(lengths: tuple[int, ...], *, noise: float = 0.01, steps: int = 400) -> DraftCost:
+    cost, rng = DraftCost(LENGTHS, is_model=True), np.random.default_rng(2)
+    for _ in range(steps):
+        rows = int(rng.integers(1, 128))
+        length = int(rng.choice(lengths))
+        drafts = int(rng.integers(0, rows * length + 1))
+        seconds = step_s(rows, 300 * rows, drafts, length) * rng.normal(1.0, noise)
+        cost.observe(rows, 300 * rows, drafts, length, seconds)
+        cost.refit()
+    return cost
+
+
+def test_draft_steps_get_a_price_of_their_own() -> None:
+    cost = learnt(LENGTHS)
+    for rows in (4, 64):
+        for length in (1, 7):
+            true_s = length * (8e-4 + 4e-6 * rows)
+            assert cost.drafting_s(length, rows) == pytest.approx(true_s, rel=0.2)
+
+
+def test_a_single_length_leaves_it_near_what_is_usual() -> None:
+    cost = learnt((3,), noise=0.0)
+    assert 0.2 * MODEL_SHARE < cost.step_s / 0.016 < 3 * MODEL_SHARE
+
+
+def test_a_pause_of_the_machine_is_no_price() -> None:
+    cost = learnt(LENGTHS)
+    before = cost.step_s
+    for _ in range(32):
+        cost.observe(8, 2400, 8, 1, 5.0)
+    cost.refit()
+    assert cost.step_s == pytest.approx(before, rel=0.5)
+
+
+def test_without_samples_nothing_is_claimed() -> None:
+    cost = DraftCost(LENGTHS, is_model=False)
+    cost.observe(4, 100, 0, 99, 0.01)
+    cost.observe(0, 0, 0, 0, 0.01)
+    cost.refit()
+    assert cost.drafting_s(7, 100) == 0.0
