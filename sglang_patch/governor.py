@@ -41,7 +41,7 @@ IDLE_POLL_S = 0.02
 """How often an idle engine looks after its connection."""
 
 REPORT_EVERY_STEPS = 8
-"""Steps of a batch without extra branches from one report to the next."""
+"""Steps of a batch about which there is nothing to decide, from one report to the next."""
 
 
 class StepOrder(msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ class Tally:
     """Counts since start-up."""
 
     governed_steps: int = 0
-    """Decode steps with at least one extra branch in the batch."""
+    """Decode steps with something to decide: an extra branch in the batch, or how much to draft."""
     outcomes: Counter[str] = field(default_factory=Counter)
     falls: Counter[str] = field(default_factory=Counter)
     parked_row_steps: int = 0

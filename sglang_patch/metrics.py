@@ -25,7 +25,7 @@ class EngineMetrics:
         labels = {"dp_rank": str(dp_rank)}
         outcomes = prometheus_client.Counter(
             "governor_governed_steps",
-            "Decode steps with extra branches, by what became of the controller's decision",
+            "Decode steps with something to decide, by what became of the controller's decision",
             ["dp_rank", "outcome"],
         )
         self._outcomes = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sglang_patch.seams import decoding, receiving, running, startup, tokenizer
+from sglang_patch.seams import decoding, receiving, running, speculation, startup, tokenizer
 from sglang_patch.seams.hooks import Hook
 
 _SCHEDULER = "sglang.srt.managers.scheduler.Scheduler."
@@ -72,6 +72,20 @@ HOOKS = (
         running.after_process_batch_result,
         "after",
         ("self", "batch", "result"),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        "sglang.srt.speculative.adaptive_spec_params.adaptive_unsupported_reason",
+        speculation.around_adaptive_unsupported_reason,
+        "around",
+        ("server_args",),
+        _LAUNCHER,
+    ),
+    Hook(
+        "sglang.srt.speculative.spec_info.SpeculativeAlgorithm.create_worker",
+        speculation.around_create_worker,
+        "around",
+        ("self", "server_args"),
         _IN_SCHEDULER,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sglang_patch.seams import runtime
+from sglang_patch.seams import runtime, speculation
 from sglang_patch.seams.batches import adopt, split
 from sglang_patch.seams.requests import now_s
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 def around_update_running_batch(
     original: Callable[..., Any], scheduler: Scheduler, batch: ScheduleBatch
 ) -> Any:
-    """Park the rows that sit this step out, then let SGLang prepare the rest."""
+    """Park the rows that sit out, say how much is drafted, and let SGLang prepare the rest."""
     state = runtime.current()
     if state is None:
         return original(scheduler, batch)
-    park_rids = state.take_order(scheduler.forward_ct + 1)
+    order = state.take_order(scheduler.forward_ct + 1)
+    speculation.tell(scheduler, order.drafts)
+    park_rids = frozenset(order.park)
     if park_rids:
         # SGLang learns that there is room again by seeing the batch shrink, so what is filtered
         # here, before it looks, must be told.

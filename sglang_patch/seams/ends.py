@@ -11,7 +11,6 @@ from sglang_patch.rows import RowRecord
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req
-    from sglang.srt.server_args import ServerArgs
 
 _REASONS = {"stop": EndReason.STOPPED, "length": EndReason.LENGTH, "abort": EndReason.ABORTED}
 
@@ -19,9 +18,7 @@ HEALTH_CHECK = "HEALTH_CHECK"
 """How ids of SGLang's own probes start (``sglang.srt.constants.HEALTH_CHECK_RID_PREFIX``)."""
 
 
-def note_end(
-    req: Req, record: RowRecord, governor: EngineGovernor, args: ServerArgs, now_s: float
-) -> None:
+def note_end(req: Req, record: RowRecord, governor: EngineGovernor, now_s: float) -> None:
     """Tell the governor of a request whose ``finished_reason`` is set.
 
     A row that is aborted while it waits, after a retraction too, is in no batch and not noted.
@@ -34,12 +31,11 @@ def note_end(
     kind = "" if reason is None else reason.to_json().get("type")
     # Several tokens may come at once with drafts; those behind the end are not the answer's.
     said = len(req.output_ids) if req.finished_len is None else req.finished_len
-    drafts = max(0, (getattr(args, "speculative_num_draft_tokens", None) or 1) - 1)
     governor.ended(
         record,
         _REASONS.get(kind, EndReason.ABORTED),
         now_s,
         output_tokens=said,
-        draft_tokens=drafts * getattr(req, "spec_verify_ct", 0),
-        accepted_tokens=getattr(req, "spec_num_correct_drafts", 0),
+        draft_tokens=record.draft_tokens,
+        accepted_tokens=record.accepted_tokens,
     )

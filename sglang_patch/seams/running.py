@@ -10,7 +10,7 @@ from governor_protos.limits import MAX_COUNT
 from governor_protos.messages import StepKind
 
 from sglang_patch.governor import EngineGovernor
-from sglang_patch.seams import runtime
+from sglang_patch.seams import runtime, speculation
 from sglang_patch.seams.batches import put_back
 from sglang_patch.seams.ends import note_end
 from sglang_patch.seams.requests import now_s, read_table
@@ -44,11 +44,14 @@ def around_run_batch(
     if scheduler.enable_overlap:
         result = original(scheduler, batch, *args, **kwargs)
         launch = _launched(batch, kind, scheduler.forward_ct, launched_s)
+        _note_drafts(scheduler, result, launch)
         _report(state, state.governor, batch, launch)
         return result
     launch = _launched(batch, kind, scheduler.forward_ct + 1, launched_s)
     _report(state, state.governor, batch, launch)
-    return original(scheduler, batch, *args, **kwargs)
+    result = original(scheduler, batch, *args, **kwargs)
+    _note_drafts(scheduler, result, launch)
+    return result
 
 
 def after_launch_batch_sample(result: Any, scheduler: Scheduler, *args: Any, **kwargs: Any) -> None:
@@ -65,13 +68,18 @@ def after_process_batch_result(
         return
     if state.governor is not None and batch.forward_iter is not None:
         done_s = now_s()
+        step = speculation.drafted(result)
+        accepted = 0
         for req in batch.reqs:
             record = runtime.record_of(req)
             if record is not None:
+                # A row that does not advance (finished before, retracted) verified nothing.
+                if step is not None and len(req.output_ids) > record.tokens_seen:
+                    accepted += speculation.note_drafts(req, record, step)
                 record.note_tokens(len(req.output_ids), done_s)
                 if req.finished_reason is not None and not record.ended:
-                    note_end(req, record, state.governor, scheduler.server_args, done_s)
-        state.governor.finished(batch.forward_iter, done_s)
+                    note_end(req, record, state.governor, done_s)
+        state.governor.finished(batch.forward_iter, done_s, accepted)
     if not scheduler.enable_overlap:
         _return_parked(scheduler)
 
@@ -101,6 +109,17 @@ def _launched(batch: ScheduleBatch, kind: StepKind, step: int, launched_s: float
         prefill_tokens=0 if kind is StepKind.DECODE else _prompt_tokens(batch),
         launched_s=launched_s,
     )
+
+
+def _note_drafts(scheduler: Scheduler, result: Any, launch: LaunchedStep) -> None:
+    """Only a launch shows how much is drafted: where nothing is ordered SGLang chooses in it."""
+    if launch.kind is not StepKind.DECODE:
+        return
+    step = speculation.note_launch(scheduler, result)
+    if step is not None:
+        launch.draft_length = step.length
+        # A row with a cap is verified in full all the same.
+        launch.draft_tokens = step.length * launch.rows
 
 
 def _prompt_tokens(batch: ScheduleBatch) -> int:

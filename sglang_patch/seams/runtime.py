@@ -32,10 +32,10 @@ class SchedulerRuntime:
         """Request handler: rank 0's order, in its place in the stream of requests."""
         self.order = order
 
-    def take_order(self, step: int) -> frozenset[str]:
-        """Request ids that sit out ``step``."""
+    def take_order(self, step: int) -> StepOrder:
+        """What ``step`` is to do; nothing in particular if no order is for it."""
         order, self.order = self.order, None
-        return frozenset(order.park) if order is not None and order.step == step else frozenset()
+        return order if order is not None and order.step == step else StepOrder(step, ())
 
 
 _runtime: SchedulerRuntime | None = None

@@ -18,7 +18,7 @@ from sglang_patch.config import EngineConfig
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.governor import EngineGovernor, StepOrder
 from sglang_patch.link import ControllerLink
-from sglang_patch.seams import device, runtime, versions
+from sglang_patch.seams import device, runtime, speculation, versions
 from sglang_patch.seams.hooks import require_applied
 from sglang_patch.seams.unsupported import refuse_unsupported
 
@@ -54,9 +54,14 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
     settings = config.load()
     leads = scheduler.ps.attn_tp_rank == 0 and scheduler.ps.attn_cp_rank == 0
     link = _connect(scheduler, settings) if leads else None
-    governor = (
-        None if link is None else EngineGovernor(settings, link, overlap=scheduler.enable_overlap)
-    )
+    governor = None
+    if link is not None:
+        governor = EngineGovernor(
+            settings,
+            link,
+            overlap=scheduler.enable_overlap,
+            draft_lengths=speculation.draft_lengths(scheduler),
+        )
     state = runtime.SchedulerRuntime(scheduler=scheduler, governor=governor, link=link)
     if governor is not None and scheduler.server_args.enable_metrics:
         # SGLang points the Prometheus client at its folder first; importing earlier would miss it.
@@ -88,6 +93,7 @@ def _connect(scheduler: Scheduler, settings: EngineConfig) -> ControllerLink:
 def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
     args = scheduler.server_args
     dp_rank = scheduler.ps.dp_rank or 0
+    drafting = speculation.drafting(scheduler)
     name = settings.engine_id or f"{os.uname().nodename}-{os.getppid()}"
     return Hello(
         protocol_major=PROTOCOL_MAJOR,
@@ -106,8 +112,9 @@ def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
         page_size=scheduler.page_size,
         chunked_prefill_tokens=scheduler.chunked_prefill_size or -1,
         speculative_algorithm=args.speculative_algorithm or "",
-        draft_lengths=[],
-        knobs=["branches"],
+        draft_lengths=list(speculation.draft_lengths(scheduler)),
+        knobs=["branches"] if drafting is None else ["branches", "drafts"],
         device=device.name(scheduler)[:MAX_TEXT],
         graph_rows=device.graph_rows(scheduler),
+        drafting=drafting,
     )

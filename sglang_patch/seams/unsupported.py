@@ -24,6 +24,14 @@ def _above_one(field: str) -> Callable[[Any], bool]:
     return lambda args: (getattr(args, field, 1) or 1) > 1
 
 
+def _drafts(applies: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Only asked of an engine that speculates."""
+    return lambda args: bool(getattr(args, "speculative_algorithm", None)) and applies(args)
+
+
+GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE")
+"""NEXTN is SGLang's other name for EAGLE."""
+
 REFUSED = (
     Refused(_set("enable_dp_attention"), "--enable-dp-attention", "use plain --dp-size"),
     Refused(_above_one("pp_size"), "--pp-size above 1", "use --tp-size"),
@@ -62,9 +70,35 @@ REFUSED = (
         "leave it out, or add --disable-overlap-schedule",
     ),
     Refused(
-        lambda args: getattr(args, "speculative_algorithm", None) is not None,
+        _drafts(lambda args: args.speculative_algorithm.upper() not in GOVERNED_ALGORITHMS),
         "--speculative-algorithm",
-        "speculative decoding is not governed yet: leave it out",
+        "only EAGLE and STANDALONE are governed: use one of them, or leave it out",
+    ),
+    Refused(
+        _drafts(lambda args: getattr(args, "device", None) != "cpu"),
+        "--speculative-algorithm on another device than a CPU",
+        "speculative decoding is not governed there yet: leave it out",
+    ),
+    Refused(
+        _drafts(_above_one("speculative_eagle_topk")),
+        "--speculative-eagle-topk above 1",
+        "chains are governed and trees are not yet: use 1",
+    ),
+    Refused(
+        # SGLang itself switches the option off for trees.
+        _drafts(
+            lambda args: (
+                not getattr(args, "speculative_adaptive", False)
+                and (getattr(args, "speculative_eagle_topk", None) or 1) == 1
+            )
+        ),
+        "--speculative-algorithm without --speculative-adaptive",
+        "add it, and --speculative-adaptive-config with the lengths to choose from",
+    ),
+    Refused(
+        _drafts(_set("speculative_use_rejection_sampling")),
+        "--speculative-use-rejection-sampling",
+        "it does not know of caps on rows: leave it out",
     ),
 )
 

@@ -170,18 +170,16 @@ def test_sglangs_reasons_are_read(
     req: Any = SimpleNamespace(
         rid="a", finished_reason=Reason(kind=kind), output_ids=[1] * 12, finished_len=None
     )
-    args: Any = SimpleNamespace(speculative_num_draft_tokens=None)
-    note_end(req, record(1), governor, args, 2.0)
+    note_end(req, record(1), governor, 2.0)
     drafting: Any = SimpleNamespace(
         rid="b",
         finished_reason=Reason(kind=kind),
         output_ids=[1] * 12,
         finished_len=10,
-        spec_verify_ct=4,
-        spec_num_correct_drafts=6,
     )
-    args = SimpleNamespace(speculative_num_draft_tokens=5)
-    note_end(drafting, record(2), governor, args, 2.0)
+    row = record(2)
+    row.note_drafts(16, 6)
+    note_end(drafting, row, governor, 2.0)
     observe(governor, 0)
     told = [(e.reason, e.output_tokens, e.draft_tokens, e.accepted_tokens) for e in link.ends]
     assert told == [(expected, 12, 0, 0), (expected, 10, 16, 6)]
@@ -190,7 +188,7 @@ def test_sglangs_reasons_are_read(
 def test_health_probes_are_nobodys_requests(governor: EngineGovernor, link: FakeLink) -> None:
     probe: Any = SimpleNamespace(rid=f"{HEALTH_CHECK}_7")
     row = record(1)
-    note_end(probe, row, governor, SimpleNamespace(), 2.0)  # type: ignore[arg-type]
+    note_end(probe, row, governor, 2.0)
     observe(governor, 0)
     assert row.ended
     assert link.ends == []

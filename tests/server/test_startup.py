@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -114,6 +115,13 @@ def test_an_unknown_sglang_version_is_refused_unless_insisted() -> None:
     assert "on" in result.stdout, result.stderr
 
 
+CHAINS: dict[str, Any] = {
+    "speculative_algorithm": "STANDALONE",
+    "speculative_eagle_topk": 1,
+    "speculative_adaptive": True,
+    "device": "cpu",
+}
+
 UNSUPPORTED = {
     "--enable-dp-attention": {"enable_dp_attention": True},
     "--pp-size above 1": {"pp_size": 2},
@@ -128,7 +136,20 @@ UNSUPPORTED = {
     "--scheduler-recv-interval above 1": {"scheduler_recv_interval": 4},
     "--tokenizer-worker-num above 1": {"tokenizer_worker_num": 2},
     "--enable-mixed-chunk in the overlap loop": {"enable_mixed_chunk": True},
-    "--speculative-algorithm": {"speculative_algorithm": "EAGLE"},
+    "--speculative-algorithm": {"speculative_algorithm": "NGRAM"},
+    "--speculative-algorithm on another device than a CPU": {
+        "speculative_algorithm": "EAGLE",
+        "device": "cuda",
+    },
+    "--speculative-eagle-topk above 1": {**CHAINS, "speculative_eagle_topk": 2},
+    "--speculative-algorithm without --speculative-adaptive": {
+        **CHAINS,
+        "speculative_adaptive": False,
+    },
+    "--speculative-use-rejection-sampling": {
+        **CHAINS,
+        "speculative_use_rejection_sampling": True,
+    },
 }
 
 
@@ -142,6 +163,7 @@ def test_unsupported_configuration_is_refused_by_name(name: str) -> None:
         refuse_unsupported(SimpleNamespace(**UNSUPPORTED[name]))
     assert name in str(caught.value)
     refuse_unsupported(SimpleNamespace())
+    refuse_unsupported(SimpleNamespace(**CHAINS))
 
 
 @pytest.mark.engine

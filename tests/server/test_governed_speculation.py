@@ -1,0 +1,238 @@
+"""Draft length and caps that change at every step change when tokens come, never which.
+
+Two engines, chains of an EAGLE head and of a draft model, under a controller that decides at
+random how much each step drafts, which rows have a cap, and which sit out.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from drafting_controller import at_random, deciding, decision
+from engines import QUIET, STRICT, Results, assert_sound_at_idle, until
+from governor_bench.engine_metrics import read_counters
+from governor_bench.equality.check import compare, run
+from governor_bench.equality.workload import mixed_requests
+from governor_bench.load.spec import RequestSpec
+from governor_bench.processes import workspace
+from governor_bench.servers import CpuEngine
+from governor_bench.tiny_models import Recipe, tiny_eagle_head, tiny_models
+from governor_bench.tiny_models.corpus import functions
+from governor_protos.messages import Band, Outcome
+
+pytestmark = pytest.mark.engine
+
+REQUESTS, SEED = 48, 5
+LENGTHS = (0, 1, 2, 3, 5)
+RULE = {"1": {"candidate_steps": [1, 3, 5]}, "4": {"candidate_steps": [0, 1, 2]}}
+"""SGLang's own rule, by batch size: what is drafted where no controller says otherwise."""
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """An engine whose draft length can be told."""
+
+    server: CpuEngine
+    endpoint: str
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+
+@pytest.fixture(scope="module", params=["EAGLE", "STANDALONE"])
+def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[Drafting]:
+    with workspace() as folder:
+        endpoint, rule = f"ipc://{folder}/controller.sock", folder / "rule.json"
+        rule.write_text(json.dumps(RULE))
+        draft = tiny_eagle_head() if request.param == "EAGLE" else tiny_models().draft
+        with CpuEngine(
+            folder,
+            model,
+            governor={"ENDPOINT": endpoint},
+            arguments=(
+                *QUIET,
+                *("--speculative-algorithm", request.param),
+                *("--speculative-draft-model-path", str(draft)),
+                *("--speculative-eagle-topk", "1", "--speculative-num-steps", "3"),
+                *("--speculative-adaptive", "--speculative-adaptive-config", str(rule)),
+            ),
+            environment=STRICT,
+        ) as server:
+            server.wait_ready()
+            yield Drafting(server, endpoint)
+            assert server.is_running()
+            assert "Switch adaptive runtime state" not in server.log.read_text()
+
+
+def requests_of_every_kind() -> list[RequestSpec]:
+    """Without a minimum length: under speculation SGLang counts steps towards it, not tokens."""
+    specs = mixed_requests(REQUESTS, SEED, penalties=False)
+    return [
+        replace(spec, sampling={}) if "min_new_tokens" in spec.sampling else spec for spec in specs
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(stock_engine: CpuEngine) -> Results:
+    return run(stock_engine.url, requests_of_every_kind())
+
+
+def generate(url: str, prompt: str, tokens: int = 40, **more: Any) -> Any:
+    sampling = {"temperature": 0, "max_new_tokens": tokens, **more.pop("sampling", {})}
+    request = urllib.request.Request(
+        f"{url}/generate",
+        data=json.dumps({"text": prompt, "sampling_params": sampling, **more}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        return json.load(reply)
+
+
+def generate_all(url: str, **more: Any) -> list[Any]:
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda prompt: generate(url, prompt, **more), prompts()))
+
+
+def prompts() -> list[str]:
+    """Beginnings of what the models were trained on, which they continue alike."""
+    return [text[: len(text) // 3] for text in functions(Recipe())[::25]]
+
+
+def test_the_engine_says_how_it_drafts(engine: Drafting) -> None:
+    with deciding(engine.endpoint, at_random(0)) as heard:
+        hello = heard.hello
+    assert hello is not None
+    assert tuple(hello.draft_lengths) == LENGTHS
+    assert hello.knobs == ["branches", "drafts"]
+    assert hello.drafting is not None
+    assert (hello.drafting.width, hello.drafting.most_tokens) == (1, 5)
+    assert hello.drafting.switch_s > 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_greedy_tokens_are_those_of_stock(engine: Drafting, expected: Results, seed: int) -> None:
+    before = read_counters(engine.url)
+    with deciding(engine.endpoint, at_random(seed)) as heard:
+        found = run(engine.url, requests_of_every_kind())
+        assert compare(expected, found) == []
+        until(lambda: len(heard.ended) > 20, "no ends were told")
+    assert any(result.spec.abort_after_s is not None for result in found.values())
+    assert {step.draft_length for step in heard.decode_steps} == set(LENGTHS)
+    assert {step.outcome for step in heard.decode_steps} >= {Outcome.APPLIED}
+    assert sum(step.parked_rows for step in heard.decode_steps) > 0
+    assert_sound_at_idle(engine.url)
+    assert read_counters(engine.url).since(before).parked_row_steps > 0
+
+
+def test_text_that_is_drafted_well_is_the_same(engine: Drafting, stock_engine: CpuEngine) -> None:
+    wanted = [reply["text"] for reply in generate_all(stock_engine.url)]
+    with deciding(engine.endpoint, at_random(3)) as heard:
+        assert [reply["text"] for reply in generate_all(engine.url)] == wanted
+    assert sum(step.accepted_tokens for step in heard.decode_steps) > 20
+
+
+def test_what_is_accepted_is_told_of_steps_and_of_rows(engine: Drafting) -> None:
+    """With one length for all, so that what one row had verified is known."""
+    with deciding(engine.endpoint, lambda asked, _: decision(asked, length=4)) as heard:
+        replies = generate_all(engine.url)
+        generate(engine.url, "x", 24)  # keeps reports coming
+        until(lambda: len(heard.ended) >= len(replies), "no ends were told")
+    steps = [step for step in heard.decode_steps if step.outcome == Outcome.APPLIED]
+    assert {step.draft_length for step in steps} == {3}, "the longest that is no longer than 4"
+    assert all(step.draft_tokens == 3 * step.rows for step in steps)
+    assert all(step.accepted_tokens <= step.draft_tokens for step in steps)
+    details = [reply["meta_info"] for reply in replies]
+    wanted = sorted(item["spec_num_correct_drafts"] for item in details)
+    told = sorted(end.accepted_tokens for end in heard.ended)
+    assert set(wanted) <= set(told)
+    assert sum(wanted) > 20
+    assert all(end.accepted_tokens <= end.draft_tokens for end in heard.ended)
+
+
+def test_a_row_accepts_no_more_than_its_cap(engine: Drafting, stock_engine: CpuEngine) -> None:
+    def one_each(asked: Any, _: tuple[int, ...]) -> Any:
+        rows = memoryview(asked.rows.request_id).cast("I")
+        return decision(asked, length=5, caps=dict.fromkeys(rows, 1))
+
+    wanted = [reply["text"] for reply in generate_all(stock_engine.url)]
+    with deciding(engine.endpoint, one_each) as heard:
+        assert [reply["text"] for reply in generate_all(engine.url)] == wanted
+    steps = [step for step in heard.decode_steps if step.outcome == Outcome.APPLIED]
+    assert {step.draft_length for step in steps} == {5}
+    assert all(step.accepted_tokens <= step.rows for step in steps)
+    assert sum(step.accepted_tokens for step in steps) > 20
+
+
+def test_a_late_decision_leaves_standing_orders(engine: Drafting) -> None:
+    """Each answer is for the step before the one that was asked about."""
+
+    def late(asked: Any, _: tuple[int, ...]) -> Any:
+        answer = decision(asked, length=5, orders=[Band(64, -1, -1, 2)])
+        return msgspec.structs.replace(answer, for_step=max(0, asked.for_step - 1))
+
+    with deciding(engine.endpoint, late) as heard:
+        generate_all(engine.url)
+    by_orders = [step for step in heard.decode_steps if step.outcome == Outcome.LATE]
+    assert len(by_orders) > 10
+    assert {step.draft_length for step in by_orders} == {2}
+
+
+def test_without_a_controller_the_engine_drafts_by_its_own_rule(
+    engine: Drafting, expected: Results
+) -> None:
+    before = read_counters(engine.url)
+    found = run(engine.url, requests_of_every_kind())
+    assert compare(expected, found) == []
+    assert_sound_at_idle(engine.url)
+    assert read_counters(engine.url).since(before).outcomes["applied"] == 0
+
+
+def test_log_probabilities_are_those_of_stock(engine: Drafting, stock_engine: CpuEngine) -> None:
+    asked = {"return_logprob": True, "top_logprobs_num": 2}
+    wanted = generate(stock_engine.url, prompts()[0], **asked)["meta_info"]
+    with deciding(engine.endpoint, at_random(4)):
+        found = generate(engine.url, prompts()[0], **asked)["meta_info"]
+    assert len(found["output_token_logprobs"]) == found["completion_tokens"]
+    for mine, theirs in zip(
+        found["output_token_logprobs"], wanted["output_token_logprobs"], strict=True
+    ):
+        assert mine[1] == theirs[1]
+        assert mine[0] == pytest.approx(theirs[0], abs=1e-3)
+
+
+def test_stop_strings_end_where_stock_ends(engine: Drafting, stock_engine: CpuEngine) -> None:
+    with deciding(engine.endpoint, at_random(5)):
+        for prompt in prompts()[:4]:
+            whole = generate(stock_engine.url, prompt)["text"]
+            stop = whole[len(whole) // 2 :][:3]
+            wanted, found = (
+                generate(url, prompt, sampling={"stop": [stop]})
+                for url in (stock_engine.url, engine.url)
+            )
+            assert found["text"] == wanted["text"]
+            assert found["meta_info"]["finish_reason"]["matched"] == stop
+
+
+def test_sampling_follows_its_limits(engine: Drafting) -> None:
+    prompt = prompts()[0]
+    hot = {"n": 8, "temperature": 1.0, "top_p": 0.95, "ignore_eos": True}
+    with deciding(engine.endpoint, at_random(6)):
+        replies = generate(engine.url, prompt, 24, sampling=hot)
+        greedy = generate(engine.url, prompt, 24)["text"]
+        only = generate(engine.url, prompt, 24, sampling={"temperature": 1.0, "top_k": 1})["text"]
+    assert [reply["meta_info"]["completion_tokens"] for reply in replies] == [24] * 8
+    assert len({reply["text"] for reply in replies}) > 2
+    assert only == greedy
+
+
+def test_nothing_is_left_at_idle(engine: Drafting) -> None:
+    assert_sound_at_idle(engine.url)
