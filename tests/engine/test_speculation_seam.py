@@ -223,6 +223,50 @@ def test_a_capped_row_keeps_the_first_tokens_of_what_it_would_accept(
         assert capped.predicts[at].tolist() == free.predicts[at].tolist()
 
 
+def test_capped_rows_follow_the_target_above_temperature_0() -> None:
+    """Three tokens; the target after the root, and after the drafted token 0."""
+    from governor_kernels.tree_links import TreeLinks
+    from governor_kernels.tree_sampling import verify_by_sampling
+
+    rows, first, second = 6000, [0.6, 0.3, 0.1], [0.2, 0.5, 0.3]
+    generator = torch.Generator().manual_seed(1)
+    caps = torch.randint(0, 3, (rows,), generator=generator).tolist()
+    chain = torch.tensor([1, 2, -1]).repeat(rows, 1)
+    verified = verify_by_sampling(
+        torch.tensor([0, 0, 1]).repeat(rows, 1),
+        TreeLinks(
+            torch.arange(rows * 3).view(rows, 3),
+            speculation.cut(chain, caps),
+            torch.full_like(chain, -1),
+        ),
+        torch.tensor([first, second, first]).repeat(rows, 1, 1),
+        torch.rand(rows, 3, generator=generator),
+        torch.rand(rows, generator=generator),
+        3,
+    )
+    said = verified.predicts[verified.accept_index.clamp(min=0)].tolist()
+    counts = verified.correct_drafts.tolist()
+    assert all(count <= cap for count, cap in zip(counts, caps, strict=True))
+    for cap in range(3):
+        steps = [
+            step[: count + 1]
+            for step, count, own in zip(said, counts, caps, strict=True)
+            if own == cap
+        ]
+        assert_drawn_from(first, [step[0] for step in steps])
+        if cap:
+            assert_drawn_from(second, [step[1] for step in steps if len(step) > 1])
+
+
+def assert_drawn_from(probs: list[float], tokens: list[int]) -> None:
+    from scipy.stats import chisquare
+
+    expected = [prob * len(tokens) for prob in probs]
+    found = [tokens.count(token) for token in range(len(probs))]
+    assert min(expected) > 50
+    assert chisquare(found, expected).pvalue > 1e-4, (found, expected)
+
+
 def test_a_row_takes_note_of_what_was_verified_for_it() -> None:
     row = RowRecord(1, "a", 0, ALONE, 0.0)
     step = Drafted(5, {"b": 2, "c": 9})

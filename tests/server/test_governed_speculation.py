@@ -1,7 +1,8 @@
 """Draft length and caps that change at every step change when tokens come, never which.
 
-Two engines, chains of an EAGLE head and of a draft model, under a controller that decides at
-random how much each step drafts, which rows have a cap, and which sit out.
+Two engines, chains of an EAGLE head and, on two tensor-parallel ranks, of a draft model, under a
+controller that decides at random how much each step drafts, which rows have a cap, and which sit
+out.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from drafting_controller import at_random, deciding, decision
-from engines import QUIET, STRICT, Results, assert_sound_at_idle, until
+from engines import QUIET, STRICT, GovernedEngine, Results, assert_sound_at_idle, until
 from governor_bench.engine_metrics import read_counters
 from governor_bench.equality.check import compare, run
 from governor_bench.equality.workload import mixed_requests
@@ -36,31 +37,21 @@ RULE = {"1": {"candidate_steps": [1, 3, 5]}, "4": {"candidate_steps": [0, 1, 2]}
 """SGLang's own rule, by batch size: what is drafted where no controller says otherwise."""
 
 
-@dataclass(frozen=True)
-class Drafting:
-    """An engine whose draft length can be told."""
-
-    server: CpuEngine
-    endpoint: str
-
-    @property
-    def url(self) -> str:
-        return self.server.url
-
-
-@pytest.fixture(scope="module", params=["EAGLE", "STANDALONE"])
-def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[Drafting]:
+@pytest.fixture(scope="module", params=[("EAGLE", 1), ("STANDALONE", 2)], ids=lambda item: item[0])
+def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[GovernedEngine]:
+    algorithm, ranks = request.param
     with workspace() as folder:
         endpoint, rule = f"ipc://{folder}/controller.sock", folder / "rule.json"
         rule.write_text(json.dumps(RULE))
-        draft = tiny_eagle_head() if request.param == "EAGLE" else tiny_models().draft
+        draft = tiny_eagle_head() if algorithm == "EAGLE" else tiny_models().draft
         with CpuEngine(
             folder,
             model,
             governor={"ENDPOINT": endpoint},
             arguments=(
                 *QUIET,
-                *("--speculative-algorithm", request.param),
+                *("--tp", str(ranks)),
+                *("--speculative-algorithm", algorithm),
                 *("--speculative-draft-model-path", str(draft)),
                 *("--speculative-eagle-topk", "1", "--speculative-num-steps", "3"),
                 *("--speculative-adaptive", "--speculative-adaptive-config", str(rule)),
@@ -68,7 +59,7 @@ def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[Drafting]:
             environment=STRICT,
         ) as server:
             server.wait_ready()
-            yield Drafting(server, endpoint)
+            yield GovernedEngine(server, folder)
             assert server.is_running()
             assert "Switch adaptive runtime state" not in server.log.read_text()
 
@@ -107,7 +98,7 @@ def prompts() -> list[str]:
     return [text[: len(text) // 3] for text in functions(Recipe())[::25]]
 
 
-def test_the_engine_says_how_it_drafts(engine: Drafting) -> None:
+def test_the_engine_says_how_it_drafts(engine: GovernedEngine) -> None:
     with deciding(engine.endpoint, at_random(0)) as heard:
         hello = heard.hello
     assert hello is not None
@@ -119,7 +110,9 @@ def test_the_engine_says_how_it_drafts(engine: Drafting) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_greedy_tokens_are_those_of_stock(engine: Drafting, expected: Results, seed: int) -> None:
+def test_greedy_tokens_are_those_of_stock(
+    engine: GovernedEngine, expected: Results, seed: int
+) -> None:
     before = read_counters(engine.url)
     with deciding(engine.endpoint, at_random(seed)) as heard:
         found = run(engine.url, requests_of_every_kind())
@@ -133,14 +126,16 @@ def test_greedy_tokens_are_those_of_stock(engine: Drafting, expected: Results, s
     assert read_counters(engine.url).since(before).parked_row_steps > 0
 
 
-def test_text_that_is_drafted_well_is_the_same(engine: Drafting, stock_engine: CpuEngine) -> None:
+def test_text_that_is_drafted_well_is_the_same(
+    engine: GovernedEngine, stock_engine: CpuEngine
+) -> None:
     wanted = [reply["text"] for reply in generate_all(stock_engine.url)]
     with deciding(engine.endpoint, at_random(3)) as heard:
         assert [reply["text"] for reply in generate_all(engine.url)] == wanted
     assert sum(step.accepted_tokens for step in heard.decode_steps) > 20
 
 
-def test_what_is_accepted_is_told_of_steps_and_of_rows(engine: Drafting) -> None:
+def test_what_is_accepted_is_told_of_steps_and_of_rows(engine: GovernedEngine) -> None:
     """With one length for all, so that what one row had verified is known."""
     with deciding(engine.endpoint, lambda asked, _: decision(asked, length=4)) as heard:
         replies = generate_all(engine.url)
@@ -158,7 +153,9 @@ def test_what_is_accepted_is_told_of_steps_and_of_rows(engine: Drafting) -> None
     assert all(end.accepted_tokens <= end.draft_tokens for end in heard.ended)
 
 
-def test_a_row_accepts_no_more_than_its_cap(engine: Drafting, stock_engine: CpuEngine) -> None:
+def test_a_row_accepts_no_more_than_its_cap(
+    engine: GovernedEngine, stock_engine: CpuEngine
+) -> None:
     def one_each(asked: Any, _: tuple[int, ...]) -> Any:
         rows = memoryview(asked.rows.request_id).cast("I")
         return decision(asked, length=5, caps=dict.fromkeys(rows, 1))
@@ -172,7 +169,7 @@ def test_a_row_accepts_no_more_than_its_cap(engine: Drafting, stock_engine: CpuE
     assert sum(step.accepted_tokens for step in steps) > 20
 
 
-def test_a_late_decision_leaves_standing_orders(engine: Drafting) -> None:
+def test_a_late_decision_leaves_standing_orders(engine: GovernedEngine) -> None:
     """Each answer is for the step before the one that was asked about."""
 
     def late(asked: Any, _: tuple[int, ...]) -> Any:
@@ -186,8 +183,18 @@ def test_a_late_decision_leaves_standing_orders(engine: Drafting) -> None:
     assert {step.draft_length for step in by_orders} == {2}
 
 
+def test_a_policy_of_the_controller_decides(engine: GovernedEngine, expected: Results) -> None:
+    before = read_counters(engine.url)
+    with engine.controller("random:0.5+fixed_draft:2"):
+        assert compare(expected, run(engine.url, requests_of_every_kind())) == []
+        assert_sound_at_idle(engine.url)
+    counted = read_counters(engine.url).since(before)
+    assert counted.parked_row_steps > 0
+    assert counted.outcomes["applied"] > 0
+
+
 def test_without_a_controller_the_engine_drafts_by_its_own_rule(
-    engine: Drafting, expected: Results
+    engine: GovernedEngine, expected: Results
 ) -> None:
     before = read_counters(engine.url)
     found = run(engine.url, requests_of_every_kind())
@@ -196,7 +203,9 @@ def test_without_a_controller_the_engine_drafts_by_its_own_rule(
     assert read_counters(engine.url).since(before).outcomes["applied"] == 0
 
 
-def test_log_probabilities_are_those_of_stock(engine: Drafting, stock_engine: CpuEngine) -> None:
+def test_log_probabilities_are_those_of_stock(
+    engine: GovernedEngine, stock_engine: CpuEngine
+) -> None:
     asked = {"return_logprob": True, "top_logprobs_num": 2}
     wanted = generate(stock_engine.url, prompts()[0], **asked)["meta_info"]
     with deciding(engine.endpoint, at_random(4)):
@@ -209,7 +218,7 @@ def test_log_probabilities_are_those_of_stock(engine: Drafting, stock_engine: Cp
         assert mine[0] == pytest.approx(theirs[0], abs=1e-3)
 
 
-def test_stop_strings_end_where_stock_ends(engine: Drafting, stock_engine: CpuEngine) -> None:
+def test_stop_strings_end_where_stock_ends(engine: GovernedEngine, stock_engine: CpuEngine) -> None:
     with deciding(engine.endpoint, at_random(5)):
         for prompt in prompts()[:4]:
             whole = generate(stock_engine.url, prompt)["text"]
@@ -222,7 +231,7 @@ def test_stop_strings_end_where_stock_ends(engine: Drafting, stock_engine: CpuEn
             assert found["meta_info"]["finish_reason"]["matched"] == stop
 
 
-def test_sampling_follows_its_limits(engine: Drafting) -> None:
+def test_sampling_follows_its_limits(engine: GovernedEngine) -> None:
     prompt = prompts()[0]
     hot = {"n": 8, "temperature": 1.0, "top_p": 0.95, "ignore_eos": True}
     with deciding(engine.endpoint, at_random(6)):
@@ -234,5 +243,5 @@ def test_sampling_follows_its_limits(engine: Drafting) -> None:
     assert only == greedy
 
 
-def test_nothing_is_left_at_idle(engine: Drafting) -> None:
+def test_nothing_is_left_at_idle(engine: GovernedEngine) -> None:
     assert_sound_at_idle(engine.url)
