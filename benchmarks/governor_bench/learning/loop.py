@@ -56,7 +56,11 @@ def run(learn_s: float, on_stage: Stage) -> dict[str, Any]:
             EmulatedEngine(
                 folder,
                 PROFILE,
-                governor={"ENDPOINT": controller.endpoint, "EMULATED_NOISE": str(NOISE)},
+                governor={
+                    "ENDPOINT": controller.endpoint,
+                    "ENGINE_ID": "emulated",
+                    "EMULATED_NOISE": str(NOISE),
+                },
                 arguments=("--enable-metrics",),
             ) as engine,
         ):
