@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -71,13 +71,22 @@ async def send(session: aiohttp.ClientSession, batch: Batch) -> None:
                 if size > MAX_REPLY_BYTES:
                     raise ProfilingFailed(f"the engine's reply is over {MAX_REPLY_BYTES} bytes")
     except (TimeoutError, aiohttp.ClientError) as error:
-        await abort(session, batch)
+        await _to_the_end(abort(session, batch))
         raise ProfilingFailed(
             f"the engine did not answer: {type(error).__name__} {error}"
         ) from None
     except BaseException:
-        await abort(session, batch)
+        await _to_the_end(abort(session, batch))
         raise
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work`` however often we are cancelled meanwhile: whoever ends a run cancels all
+    tasks, and each of them cancels those that it waits for."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
 
 
 async def abort(session: aiohttp.ClientSession, batch: Batch) -> None:
