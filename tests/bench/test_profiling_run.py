@@ -219,6 +219,13 @@ def test_an_engine_that_refuses_ends_the_run(engine: ProfiledEngine, tmp_path: P
     assert engine.policy == "taper_plus"
 
 
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from controller_service.cli import main; main()"
+)
+"""A job in the background of a shell, as tests may be, ignores Ctrl-C, and so do its children."""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_aborts_its_requests_and_puts_the_policy_back(
     engine: ProfiledEngine, tmp_path: Path, number: signal.Signals
@@ -226,7 +233,7 @@ def test_an_interrupted_run_aborts_its_requests_and_puts_the_policy_back(
     engine.blocks = True
     process = subprocess.Popen(
         [
-            *(sys.executable, "-c", "from controller_service.cli import main; main()", "profile"),
+            *(sys.executable, "-c", INTERRUPTIBLE, "profile"),
             *command(engine, tmp_path / "p.json"),
         ],
         stdout=subprocess.PIPE,
