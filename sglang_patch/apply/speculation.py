@@ -7,7 +7,7 @@ length is one that the engine was set up for, and a row is capped only within it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from governor_protos.columns import unpack
 from governor_protos.messages import Band, Decision
@@ -16,6 +16,11 @@ from sglang_patch.rows import RowTable
 
 OWN_CHOICE = -1
 """The engine drafts as it would without a controller."""
+
+PACE_MEMORY = 0.05
+"""Weight of the newest step in a row's :class:`Pace`."""
+LEAST_REST = 1e-3
+"""Nodes whose worth has no bound are worth their chance over this."""
 
 
 class DraftOrder(NamedTuple):
@@ -73,3 +78,30 @@ def nearest(wanted: int, lengths: Sequence[int]) -> int:
     if wanted < 0 or not lengths:
         return OWN_CHOICE
     return max((length for length in lengths if length <= wanted), default=lengths[0])
+
+
+class Pace(NamedTuple):
+    """What steps have given a row of late, and what was verified for it. Averages; the first are
+    taken for those of a row that has not drafted yet."""
+
+    tokens: float = 2.0
+    drafts: float = 1.0
+
+    def after(self, tokens: int, drafts: int) -> Pace:
+        """After one more step."""
+        return Pace(
+            self.tokens + PACE_MEMORY * (tokens - self.tokens),
+            self.drafts + PACE_MEMORY * (drafts - self.drafts),
+        )
+
+
+def worth(chances: Any, tokens: Any, drafts: Any) -> Any:
+    """What nodes are worth, as ``Decision.draft_price`` has it; tensors or arrays, any shape.
+
+    Never falls from one node to one with a greater chance of the same row.
+
+    Args:
+        chances: of the nodes' paths, by the draft itself.
+        tokens, drafts: of their rows' :class:`Pace`.
+    """
+    return chances / (tokens - chances * drafts).clip(min=LEAST_REST)

@@ -80,11 +80,6 @@ REFUSED = (
         "speculative decoding is not governed there yet: leave it out",
     ),
     Refused(
-        _drafts(_above_one("speculative_eagle_topk")),
-        "--speculative-eagle-topk above 1",
-        "chains are governed and trees are not yet: use 1",
-    ),
-    Refused(
         # SGLang itself switches the option off for trees.
         _drafts(
             lambda args: (

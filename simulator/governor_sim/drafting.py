@@ -21,16 +21,11 @@ from msgspec import Meta
 
 from controller_service.speculation.trees import bucket_of, node_chances
 from governor_sim.rows import SimRow
-from sglang_patch.apply.speculation import DraftOrder, nearest
+from sglang_patch.apply.speculation import DraftOrder, Pace, nearest, worth
 
 _Length = Annotated[int, Meta(ge=0, le=64)]
 _TREE_LEVELS = 64
 """Levels for which trees are worked out; a draft's chances are rounded to one of them."""
-
-
-PACE_MEMORY = 0.05
-"""Weight of the newest step in a row's tokens a step."""
-FIRST_PACE = 2.0
 
 
 class DraftingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,8 +133,7 @@ class Drafter:
             accepted = luck.chain(_position(row), cap)
         else:
             accepted = luck.tree(_position(row), cap, length, self._config.width)
-        luck.tokens_a_step += PACE_MEMORY * (1.0 + accepted - luck.tokens_a_step)
-        luck.drafts_a_step += PACE_MEMORY * (cap - luck.drafts_a_step)
+        luck.pace = luck.pace.after(1 + accepted, cap)
         return accepted
 
     def _luck(self, row: SimRow) -> Fortune | None:
@@ -168,14 +162,13 @@ class Drafter:
             first = [0.0 if luck is None else luck.levels(at, 1)[0] for luck, at in lucks]
             table = node_chances(self._config.width, length, most)
             chances = table[bucket_of(np.array(first))]
-        pace = np.array([1.0 if luck is None else luck.tokens_a_step for luck, _ in lucks])
-        drafts = np.array([0.0 if luck is None else luck.drafts_a_step for luck, _ in lucks])
-        left = np.maximum(pace[:, None] - drafts[:, None] * chances, 1e-3)
-        worth = np.where(np.arange(most) < np.array(caps)[:, None], chances / left, 0.0).ravel()
-        budget = min(order.budget, int(np.count_nonzero(worth >= max(order.price, 1e-9))))
+        paces = np.array([Pace() if luck is None else luck.pace for luck, _ in lucks])
+        value = worth(chances, paces[:, :1], paces[:, 1:])
+        value = np.where(np.arange(most) < np.array(caps)[:, None], value, 0.0).ravel()
+        budget = min(order.budget, int(np.count_nonzero(value >= max(order.price, 1e-9))))
         if not budget:
             return [0] * len(rows)
-        spent = np.argpartition(-worth, budget - 1)[:budget]
+        spent = np.argpartition(-value, budget - 1)[:budget]
         owner = spent // most
         shared: list[int] = np.bincount(owner, minlength=len(rows)).tolist()
         return [min(mine, cap) for mine, cap in zip(shared, caps, strict=True)]
@@ -189,7 +182,7 @@ def _position(row: SimRow) -> int:
 class Fortune:
     """One row's luck, ready to be looked up."""
 
-    __slots__ = ("_choice", "_levels", "_runs", "drafts_a_step", "tokens_a_step")
+    __slots__ = ("_choice", "_levels", "_runs", "pace")
 
     def __init__(self, acceptance: Acceptance, seed: int, row: SimRow) -> None:
         branch = int(row.rid.rpartition("-")[2]) if row.rid[-1].isdigit() else 0
@@ -200,10 +193,7 @@ class Fortune:
         for at in range(len(self._choice) - 1, -1, -1):
             runs[at] = runs[at + 1] + 1 if self._choice[at] == 1 else 0
         self._runs = runs
-        self.tokens_a_step = FIRST_PACE
-        """What steps have given the row of late."""
-        self.drafts_a_step = FIRST_PACE - 1.0
-        """What they have verified for it."""
+        self.pace = Pace()
 
     def levels(self, at: int, count: int) -> list[float]:
         """Chances at ``count`` positions from ``at`` on; 0 past the end."""
