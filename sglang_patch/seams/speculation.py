@@ -21,6 +21,7 @@ from governor_protos.messages import Drafting, DraftSource
 
 from sglang_patch.apply.speculation import OWN_CHOICE, STOCK, DraftOrder
 from sglang_patch.errors import ConfigurationError
+from sglang_patch.seams import ngram
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req
@@ -50,6 +51,8 @@ def around_create_worker(
 ) -> Any:
     """The class of SGLang's worker, made to take orders if its draft length can change."""
     worker = original(algorithm, server_args)
+    if server_args.speculative_algorithm == ngram.ALGORITHM:
+        return ngram.governed(worker)
     return governed(worker) if server_args.speculative_adaptive else worker
 
 
@@ -164,7 +167,9 @@ def note_launch(scheduler: Scheduler, result: Any) -> Drafted | None:
     nodes = getattr(result, "speculative_num_draft_tokens", None)
     if lengths is None or not nodes:
         return None
-    result.governor_drafted = Drafted(nodes - 1, dict(lengths.order.caps))
+    found_less = getattr(result, "governor_limits", None)  # an n-gram engine's, caps included
+    caps = dict(lengths.order.caps) if found_less is None else found_less
+    result.governor_drafted = Drafted(nodes - 1, caps)
     found: Drafted = result.governor_drafted
     return found
 
@@ -212,6 +217,8 @@ def drafting(scheduler: Scheduler) -> Drafting | None:
     lengths = draft_lengths(scheduler)
     if not lengths:
         return None
+    if hasattr(scheduler.draft_worker, "governor_widths"):
+        return ngram.drafting(scheduler.draft_worker)
     return Drafting(
         source=DraftSource.MODEL,
         most_tokens=lengths[-1],
@@ -240,6 +247,9 @@ def switch_s(worker: Any, lengths: Sequence[int]) -> float:
 def _ordered_lengths(scheduler: Scheduler) -> Any:
     """What the worker asks for its draft length; None where it cannot change."""
     worker = getattr(scheduler, "draft_worker", None)
+    widths = getattr(worker, "governor_widths", None)
+    if widths is not None:
+        return widths
     controller = getattr(worker, "adaptive_controller", None)
     return getattr(controller, "params", None)
 

@@ -70,7 +70,11 @@ class WithoutController(StockWorker):
 def scheduler(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     rule = tmp_path / "rule.json"
     rule.write_text(json.dumps(RULE))
-    args = SimpleNamespace(speculative_adaptive=True, speculative_adaptive_config=str(rule))
+    args = SimpleNamespace(
+        speculative_algorithm="EAGLE",
+        speculative_adaptive=True,
+        speculative_adaptive_config=str(rule),
+    )
     kind = speculation.around_create_worker(lambda _, __: request.param, None, args)
     worker = kind(server_args=args)
     worker.adaptive_controller.init_states(cuda_graph_bs=[1, 2, 8, 16])
@@ -154,7 +158,7 @@ def test_lengths_that_the_protocol_does_not_carry_are_refused(scheduler: Any) ->
 
 
 def test_a_fixed_length_is_left_alone() -> None:
-    args = SimpleNamespace(speculative_adaptive=False)
+    args = SimpleNamespace(speculative_algorithm="EAGLE", speculative_adaptive=False)
     assert speculation.around_create_worker(lambda _, __: StockWorker, None, args) is StockWorker
 
 
