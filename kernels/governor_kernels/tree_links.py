@@ -55,3 +55,23 @@ def links_from_parents(parents: torch.Tensor) -> TreeLinks:
         first_child=torch.where(first == none, -1, first),
         next_sibling=torch.where(sibling == none, -1, sibling),
     )
+
+
+def parents_from_links(links: TreeLinks) -> torch.Tensor:
+    """Undo :func:`links_from_parents`, whatever the order of siblings.
+
+    Returns:
+        Parents, (rows, nodes) int64; -1 for the root and for nodes that nothing links to.
+    """
+    rows, nodes = links.first_child.shape
+    order = torch.arange(nodes, dtype=torch.int64, device=links.first_child.device)
+    child, sibling = (
+        torch.where(link < 0, nodes, link) for link in (links.first_child, links.next_sibling)
+    )
+    parents = torch.full((rows, nodes + 1), -1, dtype=torch.int64, device=order.device)
+    parents.scatter_(1, child, order.expand(rows, nodes))
+    before = torch.full_like(parents, -1)
+    while not torch.equal(before[:, :nodes], parents[:, :nodes]):
+        before = parents.clone()
+        parents.scatter_(1, sibling, before[:, :nodes])
+    return parents[:, :nodes]

@@ -17,6 +17,11 @@ from sglang_patch.rows import RowTable
 OWN_CHOICE = -1
 """The engine drafts as it would without a controller."""
 
+PACE_MEMORY = 0.05
+"""Weight of the newest step in a row's tokens a step."""
+FIRST_PACE = 2.0
+"""Tokens a step that a row is taken to be given before it has drafted."""
+
 
 class DraftOrder(NamedTuple):
     """What one step drafts."""
@@ -70,3 +75,8 @@ def nearest(wanted: int, lengths: Sequence[int]) -> int:
     if wanted < 0 or not lengths:
         return OWN_CHOICE
     return max((length for length in lengths if length <= wanted), default=lengths[0])
+
+
+def next_pace(pace: float, tokens: int) -> float:
+    """What steps have given a row of late, after one more that gave it ``tokens``."""
+    return pace + PACE_MEMORY * (tokens - pace)

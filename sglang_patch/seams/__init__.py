@@ -6,7 +6,7 @@
 | ``tokenizer.py`` | ``TokenizerManager._create_tokenized_object`` | check request fields, group samples |
 | ``receiving.py`` | ``SchedulerRequestReceiver._pull_raw_reqs`` | plan the coming step, tell every rank |
 | ``decoding.py`` | ``Scheduler.update_running_batch`` | park rows |
-| ``speculation.py`` | ``SpeculativeAlgorithm.create_worker``, ``adaptive_unsupported_reason`` | length of drafts, caps of rows; of n-gram engines in ``ngram.py`` |
+| ``speculation.py`` | ``SpeculativeAlgorithm.create_worker``, ``adaptive_unsupported_reason`` | length of drafts, caps of rows |
 | ``running.py`` | ``Scheduler.run_batch``, ``.launch_batch_sample_if_needed``, ``.process_batch_result`` | snapshot, measure, return parked rows |
 
 ``catalogue.py`` lists them; ``hooks.py`` registers them and checks that they took; ``versions.py`` holds what differs

@@ -88,4 +88,11 @@ HOOKS = (
         ("self", "server_args"),
         _IN_SCHEDULER,
     ),
+    Hook(
+        "sglang.srt.speculative.eagle_utils.organize_draft_results",
+        speculation.after_organize_draft_results,
+        "after",
+        ("score_list", "token_list", "parents_list", "num_draft_token"),
+        _IN_SCHEDULER,
+    ),
 )

@@ -118,8 +118,7 @@ def _note_drafts(scheduler: Scheduler, result: Any, launch: LaunchedStep) -> Non
     step = speculation.note_launch(scheduler, result)
     if step is not None:
         launch.draft_length = step.length
-        # A row with a cap is verified in full all the same.
-        launch.draft_tokens = step.length * launch.rows
+        launch.draft_tokens = step.computed(launch.rows)
 
 
 def _prompt_tokens(batch: ScheduleBatch) -> int:

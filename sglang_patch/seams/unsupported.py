@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sglang_patch.errors import ConfigurationError
-from sglang_patch.seams import ngram
+from sglang_patch.seams.speculation import ngram
 
 
 class Refused(NamedTuple):
@@ -30,17 +30,13 @@ def _drafts(applies: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda args: bool(getattr(args, "speculative_algorithm", None)) and applies(args)
 
 
-def _looks_up(args: Any) -> bool:
-    return str(getattr(args, "speculative_algorithm", "")).upper() == ngram.ALGORITHM
-
-
 def _drafts_by_model(applies: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """Only asked of an engine that drafts with a model or a head; n-gram engines always verify
     trees, and SGLang's rule for the length does not apply to them."""
-    return _drafts(lambda args: not _looks_up(args) and applies(args))
+    return _drafts(lambda args: not ngram.is_asked_for(args) and applies(args))
 
 
-GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE", ngram.ALGORITHM)
+GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE", "NGRAM")
 """NEXTN is SGLang's other name for EAGLE."""
 
 REFUSED = (
@@ -91,11 +87,6 @@ REFUSED = (
         "speculative decoding is not governed there yet: leave it out",
     ),
     Refused(
-        _drafts_by_model(_above_one("speculative_eagle_topk")),
-        "--speculative-eagle-topk above 1",
-        "chains are governed and trees are not yet: use 1",
-    ),
-    Refused(
         # SGLang itself switches the option off for trees.
         _drafts_by_model(
             lambda args: (
@@ -108,7 +99,7 @@ REFUSED = (
     ),
     Refused(
         lambda args: (
-            _looks_up(args)
+            ngram.is_asked_for(args)
             and (getattr(args, "speculative_num_draft_tokens", None) or 0) > ngram.MOST_NODES
         ),
         f"--speculative-num-draft-tokens above {ngram.MOST_NODES}",

@@ -21,16 +21,11 @@ from msgspec import Meta
 
 from controller_service.speculation.trees import bucket_of, node_chances
 from governor_sim.rows import SimRow
-from sglang_patch.apply.speculation import DraftOrder, nearest
+from sglang_patch.apply.speculation import FIRST_PACE, DraftOrder, nearest, next_pace
 
 _Length = Annotated[int, Meta(ge=0, le=64)]
 _TREE_LEVELS = 64
 """Levels for which trees are worked out; a draft's chances are rounded to one of them."""
-
-
-PACE_MEMORY = 0.05
-"""Weight of the newest step in a row's tokens a step."""
-FIRST_PACE = 2.0
 
 
 class DraftingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,7 +133,7 @@ class Drafter:
             accepted = luck.chain(_position(row), cap)
         else:
             accepted = luck.tree(_position(row), cap, length, self._config.width)
-        luck.tokens_a_step += PACE_MEMORY * (1.0 + accepted - luck.tokens_a_step)
+        luck.tokens_a_step = next_pace(luck.tokens_a_step, 1 + accepted)
         return accepted
 
     def _luck(self, row: SimRow) -> Fortune | None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sglang_patch.apply.speculation import STOCK, DraftOrder
-from sglang_patch.seams import ngram, speculation
+from sglang_patch.seams import speculation
+from sglang_patch.seams.speculation import ngram
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sglang")
@@ -86,6 +87,11 @@ def test_a_limited_row_accepts_what_it_would_of_a_tree_of_its_first_nodes(
     assert limited.predicts[path].tolist() == alone.predicts[path].tolist()
 
 
+def test_the_first_nodes_are_the_root_and_as_many_as_may_be_accepted() -> None:
+    kept = ngram.first_nodes(np.array([0, 2]), 3)
+    assert kept.tolist() == [[True, False, False], [True, True, True]]
+
+
 def test_widths_are_few_and_end_with_the_widest() -> None:
     assert ngram.widths_up_to(0) == [0]
     assert ngram.widths_up_to(1) == [0, 1]
@@ -100,11 +106,21 @@ def test_relayed_tokens_keep_their_rows_at_another_stride() -> None:
     assert ngram.at_stride(tokens, 3, 5).tolist() == [1, 2, 3, 0, 0, 4, 5, 6, 0, 0]
 
 
+def forward_all(*args: Any) -> None:
+    """The target's pass over all nodes."""
+
+
 class StockWorker:
     """What the seam needs of SGLang's worker. Its corpus finds a chain of 1, 2, 3 and so on, as
     long as each row's ``known``."""
 
-    def __init__(self, nodes: int) -> None:
+    def __init__(self, nodes: int, verifies_kept_nodes: bool) -> None:
+        self.model_runner = SimpleNamespace(
+            attn_backend=SimpleNamespace(verifies_kept_nodes=verifies_kept_nodes),
+            server_args=SimpleNamespace(enable_lora=False),
+            forward=forward_all,
+        )
+        self.computes_all = True
         self.draft_token_num = self.speculative_num_draft_tokens = nodes
         self.strides: list[int] = []
         self.allocated = 0
@@ -148,6 +164,7 @@ class StockWorker:
             raise RuntimeError("out of memory")
         if batch.forward_mode.is_decode():
             self._prepare_for_speculative_decoding(batch)
+            self.computes_all = self.model_runner.forward is forward_all
             self._update_ngram_corpus(batch)
         rows = len(batch.reqs)
         return SimpleNamespace(
@@ -160,11 +177,11 @@ class StockWorker:
         )
 
 
-@pytest.fixture
-def scheduler() -> Any:
+@pytest.fixture(params=[False, True], ids=["one width", "ragged"])
+def scheduler(request: pytest.FixtureRequest) -> Any:
     args = SimpleNamespace(speculative_algorithm="NGRAM")
     kind = speculation.around_create_worker(lambda _, __: StockWorker, None, args)
-    worker = kind(NODES)
+    worker = kind(NODES, request.param)
     worker.alloc_memory_pool()
     return SimpleNamespace(draft_worker=worker)
 
@@ -184,7 +201,8 @@ def test_the_engine_says_how_it_drafts(scheduler: Any) -> None:
     assert told is not None
     assert (told.source, told.width, told.most_tokens) == (DraftSource.NGRAM, 1, 7)
     assert told.switch_s > 0
-    assert not told.is_ragged
+    assert told.is_ragged == scheduler.draft_worker.is_ragged
+    assert not told.takes_budget
     assert scheduler.draft_worker.draft_token_num == NODES, "left as it was"
 
 
@@ -201,6 +219,10 @@ def test_a_step_has_the_width_that_was_ordered_or_else_the_widest(
     assert step.length == width
     assert [step.verified(rid) for rid in "abc"] == [0, min(2, width), width]
     assert speculation.drafted(result) == step
+    is_ragged = scheduler.draft_worker.is_ragged
+    assert step.computed(3) == (min(2, width) + width if is_ragged else 3 * width)
+    assert scheduler.draft_worker.computes_all == (not is_ragged or width == 0)
+    assert scheduler.draft_worker.model_runner.forward is forward_all, "afterwards"
     relayed = result.next_draft_input
     assert relayed.draft_token_num == relayed.num_tokens_per_req == NODES
     assert len(relayed.accept_tokens) == 3 * NODES

@@ -8,7 +8,12 @@ from trees import Parents, mask_of, parents_of_trees, path_to
 
 torch = pytest.importorskip("torch")
 
-from governor_kernels.tree_links import links_from_parents, parents_from_mask  # noqa: E402
+from governor_kernels.tree_links import (  # noqa: E402
+    TreeLinks,
+    links_from_parents,
+    parents_from_links,
+    parents_from_mask,
+)
 
 
 @given(parents_of_trees())
@@ -45,3 +50,18 @@ def test_nodes_outside_the_tree_are_not_linked() -> None:
     assert depths.tolist() == [[0, 1, 0, 0]]
     assert links.first_child.tolist() == [[1, -1, -1, -1]]
     assert links.next_sibling.tolist() == [[-1] * 4]
+
+
+@given(parents_of_trees())
+def test_parents_come_back_from_links(trees: list[Parents]) -> None:
+    links = links_from_parents(torch.tensor(trees))
+    assert parents_from_links(links).tolist() == trees
+
+
+def test_siblings_may_be_listed_in_any_order() -> None:
+    """The root's children are 3, 1 and 2, node 4 continues node 1, and nothing leads to node 5."""
+    none = -1
+    first = torch.tensor([[3, 4, none, none, none, none]])
+    sibling = torch.tensor([[none, 2, none, 1, none, none]])
+    links = TreeLinks(torch.arange(6).view(1, 6), first, sibling)
+    assert parents_from_links(links).tolist() == [[-1, 0, 0, 0, 1, -1]]

@@ -55,6 +55,7 @@ def decision(
     caps: dict[int, int] | None = None,
     park: list[int] | None = None,
     orders: list[Band] | None = None,
+    budget: int = -1,
 ) -> Decision:
     """A decision for a snapshot's step; ``caps`` and ``park`` name request ids."""
     caps = caps or {}
@@ -71,21 +72,29 @@ def decision(
         draft_length=length,
         capped=array("I", caps).tobytes(),
         caps=bytes(caps.values()),
+        draft_budget=budget,
     )
 
 
-def at_random(seed: int) -> Decide:
-    """Half of the rows sit out, and the others draft any length, half of them with a cap."""
+def at_random(seed: int, most: int = 0) -> Decide:
+    """Half of the rows sit out, and the others draft any length, half of them with a cap.
+
+    Args:
+        most: draft tokens of a row, for an engine that takes a budget for all of them: every other
+            step has one, often a small one.
+    """
     rng = random.Random(seed)
 
     def decide(snapshot: Snapshot, lengths: tuple[int, ...]) -> Decision:
         rows = unpack("I", snapshot.rows.request_id)
         length = rng.choice((-1, *lengths))
+        cap = most or max(0, length)
         return decision(
             snapshot,
             length=length,
-            caps={row: rng.randint(0, max(0, length)) for row in rows if rng.random() < 0.5},
+            caps={row: rng.randint(0, cap) for row in rows if rng.random() < 0.5},
             park=[row for row in rows if rng.random() < 0.5],
+            budget=rng.choice((-1, int(rng.random() ** 2 * most * len(rows)))) if most else -1,
         )
 
     return decide

@@ -1,8 +1,8 @@
 """Draft length and caps that change at every step change when tokens come, never which.
 
-Two engines, chains of an EAGLE head and, on two tensor-parallel ranks, of a draft model, under a
-controller that decides at random how much each step drafts, which rows have a cap, and which sit
-out.
+Three engines: chains of an EAGLE head and, on two tensor-parallel ranks, of a draft model, and
+trees of an EAGLE head; under a controller that decides at random how much each step drafts, which
+rows have a cap, what all of them may have verified together, and which sit out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,46 @@ from governor_protos.messages import Band, Outcome
 pytestmark = pytest.mark.engine
 
 REQUESTS, SEED = 48, 5
-LENGTHS = (0, 1, 2, 3, 5)
 RULE = {"1": {"candidate_steps": [1, 3, 5]}, "4": {"candidate_steps": [0, 1, 2]}}
 """SGLang's own rule, by batch size: what is drafted where no controller says otherwise."""
 
 
-@pytest.fixture(scope="module", params=[("EAGLE", 1), ("STANDALONE", 2)], ids=lambda item: item[0])
-def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[GovernedEngine]:
-    algorithm, ranks = request.param
+@dataclass
+class DraftingEngine(GovernedEngine):
+    """A governed engine, and how it drafts."""
+
+    width: int
+    lengths: tuple[int, ...]
+    most: int
+    """Draft tokens of a row."""
+
+    def most_at(self, length: int) -> int:
+        """Draft tokens of a row whose step drafts so long."""
+        return length if self.width == 1 else self.most * (length > 0)
+
+
+CHAINS = (
+    *("--speculative-eagle-topk", "1", "--speculative-num-steps", "3"),
+    "--speculative-adaptive",
+)
+TREES = (
+    *("--speculative-eagle-topk", "3", "--speculative-num-steps", "3"),
+    *("--speculative-num-draft-tokens", "8"),
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("EAGLE", 1, 1), ("STANDALONE", 2, 1), ("EAGLE", 1, 3)],
+    ids=["EAGLE", "STANDALONE", "trees"],
+)
+def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[DraftingEngine]:
+    algorithm, ranks, width = request.param
     with workspace() as folder:
         endpoint, rule = f"ipc://{folder}/controller.sock", folder / "rule.json"
         rule.write_text(json.dumps(RULE))
         draft = tiny_eagle_head() if algorithm == "EAGLE" else tiny_models().draft
+        chains = (*CHAINS, "--speculative-adaptive-config", str(rule))
         with CpuEngine(
             folder,
             model,
@@ -53,13 +81,13 @@ def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[GovernedEngi
                 *("--tp", str(ranks)),
                 *("--speculative-algorithm", algorithm),
                 *("--speculative-draft-model-path", str(draft)),
-                *("--speculative-eagle-topk", "1", "--speculative-num-steps", "3"),
-                *("--speculative-adaptive", "--speculative-adaptive-config", str(rule)),
+                *(chains if width == 1 else TREES),
             ),
             environment=STRICT,
         ) as server:
             server.wait_ready()
-            yield GovernedEngine(server, folder)
+            lengths, most = ((0, 1, 2, 3, 5), 5) if width == 1 else ((0, 3), 7)
+            yield DraftingEngine(server, folder, width, lengths, most)
             assert server.is_running()
             assert "Switch adaptive runtime state" not in server.log.read_text()
 
@@ -98,28 +126,36 @@ def prompts() -> list[str]:
     return [text[: len(text) // 3] for text in functions(Recipe())[::25]]
 
 
-def test_the_engine_says_how_it_drafts(engine: GovernedEngine) -> None:
+def test_the_engine_says_how_it_drafts(engine: DraftingEngine) -> None:
     with deciding(engine.endpoint, at_random(0)) as heard:
         hello = heard.hello
     assert hello is not None
-    assert tuple(hello.draft_lengths) == LENGTHS
+    assert tuple(hello.draft_lengths) == engine.lengths
     assert hello.knobs == ["branches", "drafts"]
     assert hello.drafting is not None
-    assert (hello.drafting.width, hello.drafting.most_tokens) == (1, 5)
+    assert (hello.drafting.width, hello.drafting.most_tokens) == (engine.width, engine.most)
+    assert (hello.drafting.is_ragged, hello.drafting.takes_budget) == (True, True)
     assert hello.drafting.switch_s > 0
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_greedy_tokens_are_those_of_stock(
-    engine: GovernedEngine, expected: Results, seed: int
+    engine: DraftingEngine, expected: Results, seed: int
 ) -> None:
     before = read_counters(engine.url)
-    with deciding(engine.endpoint, at_random(seed)) as heard:
+    with deciding(engine.endpoint, at_random(seed, engine.most)) as heard:
         found = run(engine.url, requests_of_every_kind())
         assert compare(expected, found) == []
         until(lambda: len(heard.ended) > 20, "no ends were told")
     assert any(result.spec.abort_after_s is not None for result in found.values())
-    assert {step.draft_length for step in heard.decode_steps} == set(LENGTHS)
+    assert {step.draft_length for step in heard.decode_steps} == set(engine.lengths)
+    drafts = [step for step in heard.decode_steps if step.draft_length]
+    full = [
+        step
+        for step in drafts
+        if step.draft_tokens == step.rows * engine.most_at(step.draft_length)
+    ]
+    assert 0 < len(full) < len(drafts), "some steps verify less than they could"
     assert {step.outcome for step in heard.decode_steps} >= {Outcome.APPLIED}
     assert sum(step.parked_rows for step in heard.decode_steps) > 0
     assert_sound_at_idle(engine.url)
@@ -127,15 +163,15 @@ def test_greedy_tokens_are_those_of_stock(
 
 
 def test_text_that_is_drafted_well_is_the_same(
-    engine: GovernedEngine, stock_engine: CpuEngine
+    engine: DraftingEngine, stock_engine: CpuEngine
 ) -> None:
     wanted = [reply["text"] for reply in generate_all(stock_engine.url)]
-    with deciding(engine.endpoint, at_random(3)) as heard:
+    with deciding(engine.endpoint, at_random(3, engine.most)) as heard:
         assert [reply["text"] for reply in generate_all(engine.url)] == wanted
     assert sum(step.accepted_tokens for step in heard.decode_steps) > 20
 
 
-def test_what_is_accepted_is_told_of_steps_and_of_rows(engine: GovernedEngine) -> None:
+def test_what_is_accepted_is_told_of_steps_and_of_rows(engine: DraftingEngine) -> None:
     """With one length for all, so that what one row had verified is known."""
     with deciding(engine.endpoint, lambda asked, _: decision(asked, length=4)) as heard:
         replies = generate_all(engine.url)
@@ -143,7 +179,7 @@ def test_what_is_accepted_is_told_of_steps_and_of_rows(engine: GovernedEngine) -
         until(lambda: len(heard.ended) >= len(replies), "no ends were told")
     steps = [step for step in heard.decode_steps if step.outcome == Outcome.APPLIED]
     assert {step.draft_length for step in steps} == {3}, "the longest that is no longer than 4"
-    assert all(step.draft_tokens == 3 * step.rows for step in steps)
+    assert all(step.draft_tokens == engine.most_at(3) * step.rows for step in steps)
     assert all(step.accepted_tokens <= step.draft_tokens for step in steps)
     details = [reply["meta_info"] for reply in replies]
     wanted = sorted(item["spec_num_correct_drafts"] for item in details)
@@ -154,7 +190,7 @@ def test_what_is_accepted_is_told_of_steps_and_of_rows(engine: GovernedEngine) -
 
 
 def test_a_row_accepts_no_more_than_its_cap(
-    engine: GovernedEngine, stock_engine: CpuEngine
+    engine: DraftingEngine, stock_engine: CpuEngine
 ) -> None:
     def one_each(asked: Any, _: tuple[int, ...]) -> Any:
         rows = memoryview(asked.rows.request_id).cast("I")
@@ -164,12 +200,26 @@ def test_a_row_accepts_no_more_than_its_cap(
     with deciding(engine.endpoint, one_each) as heard:
         assert [reply["text"] for reply in generate_all(engine.url)] == wanted
     steps = [step for step in heard.decode_steps if step.outcome == Outcome.APPLIED]
-    assert {step.draft_length for step in steps} == {5}
+    assert {step.draft_length for step in steps} == {engine.lengths[-1]}
+    assert all(step.draft_tokens == step.rows for step in steps), "no more is verified"
     assert all(step.accepted_tokens <= step.rows for step in steps)
     assert sum(step.accepted_tokens for step in steps) > 20
 
 
-def test_a_late_decision_leaves_standing_orders(engine: GovernedEngine) -> None:
+def test_a_budget_is_for_all_rows_together(engine: DraftingEngine, stock_engine: CpuEngine) -> None:
+    budget = 6
+    wanted = [reply["text"] for reply in generate_all(stock_engine.url)]
+    with deciding(
+        engine.endpoint, lambda asked, _: decision(asked, length=5, budget=budget)
+    ) as heard:
+        assert [reply["text"] for reply in generate_all(engine.url)] == wanted
+    steps = [step for step in heard.decode_steps if step.outcome == Outcome.APPLIED]
+    assert any(step.rows > 2 for step in steps)
+    assert all(step.draft_tokens == min(budget, engine.most * step.rows) for step in steps)
+    assert sum(step.accepted_tokens for step in steps) > 20
+
+
+def test_a_late_decision_leaves_standing_orders(engine: DraftingEngine) -> None:
     """Each answer is for the step before the one that was asked about."""
 
     def late(asked: Any, _: tuple[int, ...]) -> Any:
@@ -180,12 +230,14 @@ def test_a_late_decision_leaves_standing_orders(engine: GovernedEngine) -> None:
         generate_all(engine.url)
     by_orders = [step for step in heard.decode_steps if step.outcome == Outcome.LATE]
     assert len(by_orders) > 10
-    assert {step.draft_length for step in by_orders} == {2}
+    nearest = max(length for length in engine.lengths if length <= 2)
+    assert {step.draft_length for step in by_orders} == {nearest}
 
 
-def test_a_policy_of_the_controller_decides(engine: GovernedEngine, expected: Results) -> None:
+def test_a_policy_of_the_controller_decides(engine: DraftingEngine, expected: Results) -> None:
     before = read_counters(engine.url)
-    with engine.controller("random:0.5+fixed_draft:2"):
+    drafts = "fixed_draft:2" if engine.width == 1 else "draft_tree:budget=2"
+    with engine.controller(f"random:0.5+{drafts}"):
         assert compare(expected, run(engine.url, requests_of_every_kind())) == []
         assert_sound_at_idle(engine.url)
     counted = read_counters(engine.url).since(before)
@@ -194,7 +246,7 @@ def test_a_policy_of_the_controller_decides(engine: GovernedEngine, expected: Re
 
 
 def test_without_a_controller_the_engine_drafts_by_its_own_rule(
-    engine: GovernedEngine, expected: Results
+    engine: DraftingEngine, expected: Results
 ) -> None:
     before = read_counters(engine.url)
     found = run(engine.url, requests_of_every_kind())
@@ -204,11 +256,11 @@ def test_without_a_controller_the_engine_drafts_by_its_own_rule(
 
 
 def test_log_probabilities_are_those_of_stock(
-    engine: GovernedEngine, stock_engine: CpuEngine
+    engine: DraftingEngine, stock_engine: CpuEngine
 ) -> None:
     asked = {"return_logprob": True, "top_logprobs_num": 2}
     wanted = generate(stock_engine.url, prompts()[0], **asked)["meta_info"]
-    with deciding(engine.endpoint, at_random(4)):
+    with deciding(engine.endpoint, at_random(4, engine.most)):
         found = generate(engine.url, prompts()[0], **asked)["meta_info"]
     assert len(found["output_token_logprobs"]) == found["completion_tokens"]
     for mine, theirs in zip(
@@ -218,8 +270,8 @@ def test_log_probabilities_are_those_of_stock(
         assert mine[0] == pytest.approx(theirs[0], abs=1e-3)
 
 
-def test_stop_strings_end_where_stock_ends(engine: GovernedEngine, stock_engine: CpuEngine) -> None:
-    with deciding(engine.endpoint, at_random(5)):
+def test_stop_strings_end_where_stock_ends(engine: DraftingEngine, stock_engine: CpuEngine) -> None:
+    with deciding(engine.endpoint, at_random(5, engine.most)):
         for prompt in prompts()[:4]:
             whole = generate(stock_engine.url, prompt)["text"]
             stop = whole[len(whole) // 2 :][:3]
@@ -231,10 +283,10 @@ def test_stop_strings_end_where_stock_ends(engine: GovernedEngine, stock_engine:
             assert found["meta_info"]["finish_reason"]["matched"] == stop
 
 
-def test_sampling_follows_its_limits(engine: GovernedEngine) -> None:
+def test_sampling_follows_its_limits(engine: DraftingEngine) -> None:
     prompt = prompts()[0]
     hot = {"n": 8, "temperature": 1.0, "top_p": 0.95, "ignore_eos": True}
-    with deciding(engine.endpoint, at_random(6)):
+    with deciding(engine.endpoint, at_random(6, engine.most)):
         replies = generate(engine.url, prompt, 24, sampling=hot)
         greedy = generate(engine.url, prompt, 24)["text"]
         only = generate(engine.url, prompt, 24, sampling={"temperature": 1.0, "top_k": 1})["text"]
@@ -243,5 +295,5 @@ def test_sampling_follows_its_limits(engine: GovernedEngine) -> None:
     assert only == greedy
 
 
-def test_nothing_is_left_at_idle(engine: GovernedEngine) -> None:
+def test_nothing_is_left_at_idle(engine: DraftingEngine) -> None:
     assert_sound_at_idle(engine.url)

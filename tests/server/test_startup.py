@@ -148,7 +148,6 @@ UNSUPPORTED = {
         "speculative_algorithm": "EAGLE",
         "device": "cuda",
     },
-    "--speculative-eagle-topk above 1": {**CHAINS, "speculative_eagle_topk": 2},
     "--speculative-algorithm without --speculative-adaptive": {
         **CHAINS,
         "speculative_adaptive": False,
@@ -173,6 +172,8 @@ def test_unsupported_configuration_is_refused_by_name(name: str) -> None:
     refuse_unsupported(SimpleNamespace())
     refuse_unsupported(SimpleNamespace(**CHAINS))
     refuse_unsupported(SimpleNamespace(**NGRAMS))
+    trees = {"speculative_eagle_topk": 2, "speculative_adaptive": False}
+    refuse_unsupported(SimpleNamespace(**{**CHAINS, **trees}))
 
 
 @pytest.mark.engine

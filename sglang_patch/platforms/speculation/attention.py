@@ -15,6 +15,8 @@ from governor_kernels.tree_mask import split_full_mask
 from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
 from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
+from sglang_patch.platforms.speculation.kept_nodes import kept_nodes
+
 
 class _Reach(NamedTuple):
     """What a stretch of consecutive query tokens sees: one row of verification, one branch."""
@@ -28,6 +30,9 @@ class _Reach(NamedTuple):
 
 class SpeculationAttention(TorchNativeAttnBackend):  # type: ignore[misc]
     """`torch_native` with tree verification and draft extension."""
+
+    verifies_kept_nodes = True
+    """A verification may compute some nodes of a row only; see :mod:`.kept_nodes`."""
 
     _reaches: list[_Reach] | None = None
     """For the pass at hand; None where the stock backend computes it."""
@@ -52,7 +57,11 @@ class SpeculationAttention(TorchNativeAttnBackend):  # type: ignore[misc]
         masks = split_full_mask(forward_batch.spec_info.custom_mask, prefix_lens, nodes)
         ends = [prefix + count for prefix, count in zip(prefix_lens, nodes, strict=True)]
         rows = zip(nodes, self._slots(forward_batch, ends), masks, strict=True)
-        return [_Reach(*row) for row in rows]
+        reaches = [_Reach(*row) for row in rows]
+        kept = kept_nodes(forward_batch.spec_info)
+        if kept is None:
+            return reaches
+        return [_of_nodes(*pair) for pair in zip(reaches, kept, strict=True)]
 
     def _plan_extension(self, forward_batch: Any) -> list[_Reach]:
         """`seq_lens` counts the new tokens in; each sees the prefix and those before it."""
@@ -106,6 +115,14 @@ class SpeculationAttention(TorchNativeAttnBackend):  # type: ignore[misc]
             for part, reach in zip(parts, reaches, strict=True)
         ]
         return torch.cat(attended).reshape(-1, layer.tp_q_head_num * layer.v_head_dim)
+
+
+def _of_nodes(reach: _Reach, kept: Any) -> _Reach:
+    """A row's verification, of the kept nodes of its tree: they see the prefix and one another."""
+    nodes = kept.nonzero().flatten()
+    prefix = len(reach.slots) - len(kept)
+    seen = torch.cat((torch.arange(prefix), prefix + nodes))
+    return _Reach(len(nodes), reach.slots[seen], reach.mask[nodes][:, seen])
 
 
 class DraftStepAttention(SpeculationAttention):

@@ -1,14 +1,17 @@
-"""Seam: how many draft tokens SGLang's n-gram engine has verified at a step.
+"""How many draft tokens SGLang's n-gram engine has verified at a step.
 
 SGLang looks the end of each row up in text that it has seen, which gives a tree of draft tokens.
 Every tree has ``--speculative-num-draft-tokens`` nodes: the row's last token as the root, what was
 found, and token 0 as a child of the root as often as it takes to fill the tree. All of it is
 verified. The worker here cuts the trees to their first nodes before they are, so that a step costs
-what was ordered; nothing else of a step changes, and the lookup is the same at any width.
+what was ordered, and has nothing accepted that was not found; where the attention can, the target
+does not compute that either (``ragged``). Nothing else of a step changes, and the lookup is the
+same at any width.
 """
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Sequence
@@ -20,8 +23,8 @@ from governor_protos.limits import MAX_DRAFT_TOKENS
 from governor_protos.messages import Drafting, DraftSource
 
 from sglang_patch.apply.speculation import STOCK, DraftOrder
-
-ALGORITHM = "NGRAM"
+from sglang_patch.seams.speculation.notes import Drafted, note
+from sglang_patch.seams.speculation.ragged import can_verify_some, only
 
 MOST_NODES = MAX_DRAFT_TOKENS + 1
 """Nodes of a tree, its root included, that the protocol can tell of."""
@@ -40,6 +43,11 @@ BUFFERS = (
 """What SGLang's worker allocates for one width: views for each batch size."""
 
 Ints = npt.NDArray[np.int64]
+
+
+def is_asked_for(server_args: Any) -> bool:
+    """Whether an engine of these arguments drafts from n-grams."""
+    return str(getattr(server_args, "speculative_algorithm", None)).upper() == "NGRAM"
 
 
 class Widths:
@@ -78,6 +86,11 @@ def governed(worker: Any) -> Any:
             self._buffers: dict[int, dict[str, Any]] = {}
             self._limits: Ints = np.zeros(0, dtype=np.int64)
 
+        @property
+        def is_ragged(self) -> bool:
+            """Whether a row with fewer draft tokens than others costs less to verify."""
+            return can_verify_some(self.model_runner)
+
         def _init_preallocated_tensors(self) -> None:
             for width in self.governor_widths.candidate_steps:
                 self.draft_token_num = width + 1
@@ -95,7 +108,8 @@ def governed(worker: Any) -> Any:
             width = self.governor_widths.chosen()
             self.take_width(width)
             try:
-                result = super().forward_batch_generation(batch, on_publish)
+                with contextlib.ExitStack() as self._verification:
+                    result = super().forward_batch_generation(batch, on_publish)
             finally:
                 self.take_width(self._most_nodes - 1)
             given = result.next_draft_input
@@ -106,20 +120,22 @@ def governed(worker: Any) -> Any:
                 accept_tokens=at_stride(given.accept_tokens, width + 1, self._most_nodes),
                 accept_lens=given.accept_lens,
             )
-            result.governor_limits = {
-                req.rid: int(limit)
-                for req, limit in zip(batch.reqs, self._limits, strict=True)
-                if limit < width
-            }
+            limits = zip(batch.reqs, self._limits.tolist(), strict=True)
+            caps = {req.rid: limit for req, limit in limits if limit < width}
+            note(result, Drafted(width, caps, is_ragged=self.is_ragged))
             return result
 
         def _prepare_for_speculative_decoding(self, batch: Any) -> None:
             decodes = batch.forward_mode.is_decode()
             super()._prepare_for_speculative_decoding(batch)
-            if decodes:
-                # SGLang writes both anew at every step.
-                cut_trees(batch.spec_info.retrieve_next_token, self._limits)
-                cut_trees(batch.spec_info.retrieve_next_sibling, self._limits)
+            if not decodes:
+                return
+            # SGLang writes both anew at every step.
+            cut_trees(batch.spec_info.retrieve_next_token, self._limits)
+            cut_trees(batch.spec_info.retrieve_next_sibling, self._limits)
+            if self.is_ragged and self._limits.min() < self.draft_token_num - 1:
+                kept = first_nodes(self._limits, self.draft_token_num)
+                self._verification.enter_context(only(self.model_runner, kept))
 
         def _prepare_draft_tokens(self, batch: Any) -> tuple[Any, Any]:
             nodes, most = self.draft_token_num, self._most_nodes
@@ -163,6 +179,13 @@ def found(tokens: npt.NDArray[Any], mask: npt.NDArray[Any]) -> Ints:
     return counts
 
 
+def first_nodes(limits: Ints, nodes: int) -> Any:
+    """The nodes that may be accepted: (rows, nodes) bool, the root and ``limits`` more of each."""
+    import torch
+
+    return torch.from_numpy(np.arange(nodes) <= limits[:, None])
+
+
 def cut_trees(links: Any, limits: Ints) -> None:
     """End trees at rows' own limits, in place.
 
@@ -192,7 +215,10 @@ def drafting(worker: Any) -> Drafting:
     """
     widths = worker.governor_widths.candidate_steps
     return Drafting(
-        source=DraftSource.NGRAM, most_tokens=widths[-1], switch_s=switch_s(worker, widths)
+        source=DraftSource.NGRAM,
+        most_tokens=widths[-1],
+        is_ragged=worker.is_ragged,
+        switch_s=switch_s(worker, widths),
     )
 
 

@@ -1,0 +1,109 @@
+"""What the draft itself makes of its tokens: the chance of every path that it drafted.
+
+Of trees SGLang computes these chances, to choose the nodes of a tree by them, and then forgets
+them. Of chains it computes none but the first after a prefill, and says 1 for all others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CHANCES = "governor_chances"
+"""Attribute of SGLang's verification input: a function that gives the chances of its nodes' paths,
+(rows, nodes), the root's among them."""
+
+
+class _Organized:
+    """Scores of the nodes that were last put together to trees, (rows, nodes - 1)."""
+
+    scores: Any = None
+
+
+def after_organize_draft_results(
+    result: Any, score_list: Any, token_list: Any, parents_list: Any, num_draft_token: int
+) -> None:
+    """Keep the scores of the nodes that SGLang took of its beam."""
+    import torch
+
+    scores = torch.cat(score_list, dim=1).flatten(1)
+    _Organized.scores = scores.gather(1, result[1])
+
+
+def tell_chances(draft_worker: Any) -> None:
+    """Have a draft worker of SGLang's leave the chances of what it drafts on the verification."""
+    heard: list[Any] = []
+    if draft_worker.topk > 1:
+        draft_worker.__class__ = _telling_of_trees(type(draft_worker))
+        return
+    runner = draft_worker.draft_runner
+    forward = runner.forward
+
+    def forward_heard(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        heard.append(output.logits_output)
+        return output
+
+    runner.forward = forward_heard
+    draft_worker.__class__ = _telling_of_chains(type(draft_worker), heard)
+
+
+def _telling_of_trees(kind: Any) -> Any:
+    class TreeDraftWorker(kind):  # type: ignore[misc]
+        def draft(self, batch: Any) -> Any:
+            verification = super().draft(batch)
+            scores, _Organized.scores = _Organized.scores, None
+            if scores is not None:
+                setattr(verification, CHANCES, lambda: _with_root(scores))
+            return verification
+
+    return TreeDraftWorker
+
+
+def _telling_of_chains(kind: Any, heard: list[Any]) -> Any:
+    """
+    Args:
+        heard: what the draft model has said, newest last; a step needs no more than its own.
+    """
+
+    class ChainDraftWorker(kind):  # type: ignore[misc]
+        def draft(self, batch: Any) -> Any:
+            heard.clear()
+            first = batch.spec_info.topk_p
+            verification = super().draft(batch)
+            later = [output.next_token_logits for output in heard]
+            setattr(verification, CHANCES, lambda: _with_root(_of_chains(first, later)))
+            return verification
+
+        def _draft_extend_for_decode(self, batch: Any, batch_result: Any) -> None:
+            heard.clear()
+            super()._draft_extend_for_decode(batch, batch_result)
+            if heard:
+                # SGLang leaves the logits of each row's last token there. Its own use of this
+                # field is to choose among candidates, of which a chain has one.
+                batch_result.next_draft_input.topk_p = _top_chance(heard[-1].next_token_logits)
+            heard.clear()
+
+    return ChainDraftWorker
+
+
+def _of_chains(first: Any, later: list[Any]) -> Any:
+    """
+    Args:
+        first: (rows, 1); chance of each chain's first token.
+        later: per further draft step its logits, (rows, vocabulary).
+    """
+    import torch
+
+    each = [first, *(_top_chance(logits) for logits in later)]
+    return torch.cat(each, dim=1).cumprod(dim=1)
+
+
+def _top_chance(logits: Any) -> Any:
+    """(rows, 1); chance of the most likely token."""
+    return logits.float().softmax(dim=-1).amax(dim=-1, keepdim=True)
+
+
+def _with_root(chances: Any) -> Any:
+    import torch
+
+    return torch.cat((torch.ones_like(chances[:, :1]), chances), dim=1)
