@@ -130,7 +130,10 @@ def scheduler(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     rule = tmp_path / "rule.json"
     rule.write_text(json.dumps(RULE))
     args = SimpleNamespace(
-        speculative_adaptive=True, speculative_adaptive_config=str(rule), speculative_eagle_topk=1
+        speculative_algorithm="EAGLE",
+        speculative_adaptive=True,
+        speculative_adaptive_config=str(rule),
+        speculative_eagle_topk=1,
     )
     kind = speculation.around_create_worker(lambda _, __: request.param, None, args)
     worker = kind(server_args=args)
@@ -214,8 +217,12 @@ def test_lengths_that_the_protocol_does_not_carry_are_refused(scheduler: Any) ->
         speculation.draft_lengths(scheduler)
 
 
-def test_a_fixed_length_is_left_alone() -> None:
-    args = SimpleNamespace(speculative_adaptive=False, speculative_eagle_topk=1)
+@pytest.mark.parametrize(("algorithm", "topk"), [("EAGLE", 1), ("NGRAM", 10)])
+def test_a_fixed_length_and_other_algorithms_are_left_alone(algorithm: str, topk: int) -> None:
+    """SGLang gives n-gram trees a breadth in the same argument."""
+    args = SimpleNamespace(
+        speculative_algorithm=algorithm, speculative_adaptive=False, speculative_eagle_topk=topk
+    )
     assert speculation.around_create_worker(lambda _, __: StockWorker, None, args) is StockWorker
 
 
@@ -373,6 +380,7 @@ def test_a_chains_first_token_has_a_chance_after_every_step(scheduler: Any) -> N
     result = SimpleNamespace(next_draft_input=SimpleNamespace(topk_p=None))
     chances = torch.tensor([[0.1, 0.9], [0.5, 0.5], [0.7, 0.3], [1.0, 0.0]])
     batch = SimpleNamespace(next_chances=chances, last_of_rows=torch.tensor([0, 2]))
+    draft.draft_runner.forward(torch.rand(5, 2))  # a prefill
     draft._draft_extend_for_decode(batch, result)
     torch.testing.assert_close(result.next_draft_input.topk_p, torch.tensor([[0.9], [0.7]]))
 
@@ -381,7 +389,10 @@ def test_a_chains_first_token_has_a_chance_after_every_step(scheduler: Any) -> N
 def trees() -> Any:
     """A worker of trees 3 deep, of at most 8 nodes, 2 candidates a place."""
     args = SimpleNamespace(
-        speculative_adaptive=False, speculative_adaptive_config=None, speculative_eagle_topk=2
+        speculative_algorithm="STANDALONE",
+        speculative_adaptive=False,
+        speculative_adaptive_config=None,
+        speculative_eagle_topk=2,
     )
     kind = speculation.around_create_worker(lambda _, __: WithoutController, None, args)
     worker = kind(server_args=args)

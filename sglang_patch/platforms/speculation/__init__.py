@@ -6,6 +6,7 @@ counterpart in plain torch (`governor_kernels`), put in its place when the engin
 is replaced, and what is refused.
 
 `workers` prepares a worker's class; `replacing` puts functions in place; `cache_ops`, `tree_ops`
-and `sampling_ops` give the references SGLang's signatures; `attention` computes tree attention;
-`self_check` ends the start if something that would fail silently is not in place.
+and `sampling_ops` give the references SGLang's signatures; `attention` computes tree attention,
+of some nodes only where `kept_nodes` says so; `self_check` ends the start if something that would
+fail silently is not in place.
 """

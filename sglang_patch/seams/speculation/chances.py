@@ -6,6 +6,8 @@ them. Of chains it computes none but the first after a prefill, and says 1 for a
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 CHANCES = "governor_chances"
@@ -31,20 +33,36 @@ def after_organize_draft_results(
 
 def tell_chances(draft_worker: Any) -> None:
     """Have a draft worker of SGLang's leave the chances of what it drafts on the verification."""
-    heard: list[Any] = []
+    kind = type(draft_worker)
     if draft_worker.topk > 1:
-        draft_worker.__class__ = _telling_of_trees(type(draft_worker))
-        return
-    runner = draft_worker.draft_runner
-    forward = runner.forward
+        draft_worker.__class__ = _telling_of_trees(kind)
+    else:
+        draft_worker.__class__ = _telling_of_chains(kind, _Ear(draft_worker.draft_runner))
 
-    def forward_heard(*args: Any, **kwargs: Any) -> Any:
-        output = forward(*args, **kwargs)
-        heard.append(output.logits_output)
-        return output
 
-    runner.forward = forward_heard
-    draft_worker.__class__ = _telling_of_chains(type(draft_worker), heard)
+class _Ear:
+    """What a ``ModelRunner`` of SGLang's says while someone listens."""
+
+    def __init__(self, runner: Any) -> None:
+        self._outputs: list[Any] | None = None
+        forward = runner.forward
+
+        def forward_heard(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            if self._outputs is not None:
+                self._outputs.append(output.logits_output)
+            return output
+
+        runner.forward = forward_heard
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[list[Any]]:
+        outputs: list[Any] = []
+        self._outputs = outputs
+        try:
+            yield outputs
+        finally:
+            self._outputs = None
 
 
 def _telling_of_trees(kind: Any) -> Any:
@@ -59,29 +77,24 @@ def _telling_of_trees(kind: Any) -> Any:
     return TreeDraftWorker
 
 
-def _telling_of_chains(kind: Any, heard: list[Any]) -> Any:
-    """
-    Args:
-        heard: what the draft model has said, newest last; a step needs no more than its own.
-    """
-
+def _telling_of_chains(kind: Any, ear: _Ear) -> Any:
     class ChainDraftWorker(kind):  # type: ignore[misc]
         def draft(self, batch: Any) -> Any:
-            heard.clear()
             first = batch.spec_info.topk_p
-            verification = super().draft(batch)
-            later = [output.next_token_logits for output in heard]
+            with ear.listening() as outputs:
+                verification = super().draft(batch)
+            later = [output.next_token_logits for output in outputs]
             setattr(verification, CHANCES, lambda: _with_root(_of_chains(first, later)))
             return verification
 
         def _draft_extend_for_decode(self, batch: Any, batch_result: Any) -> None:
-            heard.clear()
-            super()._draft_extend_for_decode(batch, batch_result)
-            if heard:
+            with ear.listening() as outputs:
+                super()._draft_extend_for_decode(batch, batch_result)
+            if outputs:
                 # SGLang leaves the logits of each row's last token there. Its own use of this
                 # field is to choose among candidates, of which a chain has one.
-                batch_result.next_draft_input.topk_p = _top_chance(heard[-1].next_token_logits)
-            heard.clear()
+                chances = _top_chance(outputs[-1].next_token_logits)
+                batch_result.next_draft_input.topk_p = chances
 
     return ChainDraftWorker
 

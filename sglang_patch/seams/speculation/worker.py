@@ -20,6 +20,9 @@ from sglang_patch.seams.speculation.lengths import (
 from sglang_patch.seams.speculation.notes import Drafted, note
 from sglang_patch.seams.speculation.ragged import can_verify_some, only
 
+ALGORITHMS = ("EAGLE", "STANDALONE")
+"""As SGLang calls them by then; all of them run one worker's code."""
+
 
 def around_create_worker(
     original: Callable[[Any, Any], Any], algorithm: Any, server_args: Any
@@ -28,6 +31,8 @@ def around_create_worker(
     worker = original(algorithm, server_args)
     if ngram.is_asked_for(server_args):
         return ngram.governed(worker)
+    if server_args.speculative_algorithm not in ALGORITHMS:
+        return worker
     # SGLang itself adapts chains alone; of trees at least the verified nodes can change.
     can_change = server_args.speculative_adaptive or (server_args.speculative_eagle_topk or 1) > 1
     return governed(worker) if can_change else worker
