@@ -1,7 +1,7 @@
 """How likely each row's draft is to start right where drafts are looked up in text seen before.
 
-A lookup nearly always finds something: one token that was seen somewhere is enough. What a draft is
-worth hangs on whether the row is in a stretch of text that has been seen, and then most of the
+A lookup that finds something says little: one token that was seen somewhere is enough. What a draft
+is worth hangs on whether the row is in a stretch of text that has been seen, and then most of the
 draft is right, or not, and then none of it is. So a row's expected tokens are the chance that its
 draft starts right, kept here, times what a draft is worth that does, kept by :mod:`.estimator`
 (TurboSpec, arXiv 2406.14066, verifies only requests with a match gain). Rows come into stretches of
