@@ -93,6 +93,8 @@ class EngineSession:
         if policy is not self._orders_for[0]:
             self._renew_orders(state, policy)
         length, capped, caps = self._draft_orders(state, plan)
+        if self._drafts is not None:
+            self._drafts.decided(snapshot.for_step, capped, caps)
         reply = encode(
             Decision(
                 for_step=snapshot.for_step,

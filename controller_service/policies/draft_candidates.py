@@ -16,8 +16,8 @@ Spending a budget on the likeliest nodes of all rows instead gives most tokens i
 (``value="sum"``), but not in the long run: requests that are guessed well leave, and the batch
 fills up with the others, which were given little.
 
-Requests are looked at by level of acceptance (:data:`..speculation.trees.BUCKETS` of them), so that
-the work does not grow with the batch.
+Requests are looked at by level of acceptance (:data:`..speculation.trees.BUCKETS` of them; fewer,
+of two kinds, where drafts are looked up), so that the work does not grow with the batch.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 from controller_service.groups import Index
 from controller_service.policies.drafting import Batch
 from controller_service.predictors.base import Floats
+from controller_service.speculation.drafting import DraftState
 from controller_service.speculation.trees import BUCKETS, bucket_of, levels, node_chances
 from controller_service.state import U1, Mask
 
@@ -42,6 +43,9 @@ LEAST_CHANCES: Floats = np.geomspace(0.95, 0.02, 32)
 """Likewise for ``sum``: the chance from which a node is verified."""
 SPENT = 0.9
 """Share of the most that any length can spend of a budget, from which it counts as spent."""
+COARSE = 16
+"""Levels of a draft's start, and of what follows, where drafts are looked up."""
+COARSER = BUCKETS // COARSE
 POSITION_UNIT = 0.02
 """Factors by position are rounded to it, so that tables can be kept."""
 
@@ -118,13 +122,19 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
 def own_candidates(batch: Batch, value: Value) -> Candidates:
     """For every draft length and price, each row its own draft."""
     drafts = batch.drafts
-    level_of_row = bucket_of(drafts.acceptance[batch.rows])
-    counts = np.bincount(level_of_row, minlength=BUCKETS).astype(np.float64)
-    present = np.flatnonzero(counts)
     table = _table(
-        drafts.lengths, drafts.width, drafts.most_tokens, _rounded(drafts.by_position), value
+        drafts.lengths,
+        drafts.width,
+        drafts.most_tokens,
+        _rounded(drafts.by_position),
+        value,
+        is_looked_up=drafts.later_acceptance is not None,
     )
-    place = np.zeros(BUCKETS, dtype=np.intp)
+    known = table.given.shape[1]
+    level_of_row = _levels_of(drafts, batch.rows)
+    counts = np.bincount(level_of_row, minlength=known).astype(np.float64)
+    present = np.flatnonzero(counts)
+    place = np.zeros(known, dtype=np.intp)
     place[present] = np.arange(len(present))
     found = Candidates.of(
         table.length,
@@ -185,8 +195,15 @@ def _those(candidates: Candidates, keep: Mask) -> Candidates:
     )
 
 
+def _levels_of(drafts: DraftState, rows: Index) -> Index:
+    first = bucket_of(drafts.acceptance[rows])
+    if drafts.later_acceptance is None:
+        return first
+    return (first // COARSER) * COARSE + bucket_of(drafts.later_acceptance[rows]) // COARSER
+
+
 class _Table(NamedTuple):
-    """Of all levels: columns of shape ``(candidates,)`` and ``(candidates, BUCKETS)``."""
+    """Of all levels: columns of shape ``(candidates,)`` and ``(candidates, levels)``."""
 
     length: Floats
     each: U1
@@ -204,38 +221,62 @@ def _table(
     most_tokens: int,
     by_position: tuple[float, ...],
     value: Value,
+    *,
+    is_looked_up: bool,
 ) -> _Table:
+    known = COARSE**2 if is_looked_up else BUCKETS
     length = [np.zeros(1)]
-    each = [np.zeros((1, BUCKETS), dtype=np.uint8)]
-    given = [np.ones((1, BUCKETS))]
+    each = [np.zeros((1, known), dtype=np.uint8)]
+    given = [np.ones((1, known))]
     for depth in (k for k in lengths if k):
-        chances = _chances(depth, width, most_tokens, by_position)
+        factors = np.array(by_position[: min(depth, most_tokens)])
+        if is_looked_up:
+            chances = _looked_up(factors)
+        elif width > 1:
+            chances = node_chances(width, depth, most_tokens)
+        else:
+            chances = np.minimum(levels()[:, None] * factors, 1.0).cumprod(axis=1)
         nodes = _by_price(chances) if value == "rate" else _by_chance(chances)
-        tokens = np.concatenate([np.ones((BUCKETS, 1)), 1.0 + chances.cumsum(axis=1)], axis=1)
+        tokens = _given(chances)
         length.append(np.full(len(nodes), float(depth)))
         each.append(nodes.astype(np.uint8))
-        given.append(tokens[np.arange(BUCKETS), nodes])
+        given.append(tokens[np.arange(known), nodes])
     return _Table(np.concatenate(length), np.concatenate(each), np.concatenate(given))
 
 
-def _chances(depth: int, width: int, most_tokens: int, by_position: tuple[float, ...]) -> Floats:
-    """Of each node of a draft, best first, by level; shape ``(BUCKETS, nodes)``."""
-    if width > 1:
-        return node_chances(width, depth, most_tokens)
-    factors = np.array(by_position[: min(depth, most_tokens)])
-    chances: Floats = np.minimum(levels()[:, None] * factors, 1.0).cumprod(axis=1)
-    return chances
+def _looked_up(factors: Floats) -> Floats:
+    """Chances of the nodes of drafts that start right and go on at chances of their own.
+
+    Returns:
+        Shape ``(COARSE ** 2, nodes)``; levels of the start, each with all levels of what follows.
+    """
+    level = (np.arange(COARSE) + 0.5) / COARSE
+    each = np.minimum(level[:, None] * factors, 1.0)
+    first = np.repeat(level, COARSE)
+    chances: Floats = np.tile(each, (COARSE, 1))
+    chances[:, 0] = first
+    return chances.cumprod(axis=1)
+
+
+def _given(chances: Floats) -> Floats:
+    """Tokens that the best n nodes give, from none of them on; shape ``(levels, nodes + 1)``."""
+    tokens = 1.0 + chances.cumsum(axis=1)
+    return np.concatenate([np.ones((len(chances), 1)), tokens], axis=1)
 
 
 def _by_price(chances: Floats) -> Index:
-    """Nodes of each level at each price, shape ``(PRICES, BUCKETS)``."""
-    tokens = np.concatenate([np.ones((BUCKETS, 1)), 1.0 + chances.cumsum(axis=1)], axis=1)
+    """Nodes of each level at each price, shape ``(prices, levels)``.
+
+    Args:
+        chances: of each node of a draft, best first, by level; shape ``(levels, nodes)``.
+    """
+    tokens = _given(chances)
     spent = 1.0 + PRICES[:, None, None] * np.arange(tokens.shape[1])
     nodes: Index = (spent / tokens).argmin(axis=2)
     return nodes
 
 
 def _by_chance(chances: Floats) -> Index:
-    """Nodes of each level that are at least so likely, shape ``(LEAST_CHANCES, BUCKETS)``."""
+    """Nodes of each level that are at least so likely, shape ``(chances, levels)``."""
     nodes: Index = (chances >= LEAST_CHANCES[:, None, None]).sum(axis=2)
     return nodes

@@ -5,6 +5,10 @@ many there are depends on the longest draft and on nothing else of the batch, so
 tokens cannot express it. It is fitted here as one line with all others,
 ``T = a + b*rows + c*context + d*drafts + length*(e + f*rows)``, of which e and f are kept; the
 predictor is taught what remains of a step without them.
+
+An engine that looks drafts up has next to nothing of it: its length is how many tokens are verified
+for each row. Where all rows share one length, ``d*drafts`` and ``f*length*rows`` cannot be told
+apart, and the prior leaves nearly all of it with d, which is the predictor's.
 """
 
 from __future__ import annotations

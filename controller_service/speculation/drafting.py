@@ -58,6 +58,9 @@ class DraftState(msgspec.Struct, frozen=True, eq=False):
     """Share of decode steps that prefill came between them and the next, of late."""
     finished: tuple[VerifiedStep, ...] = ()
     """Steps that have finished since the snapshot before, oldest first."""
+    later_acceptance: Floats | None = None
+    """Where drafts are looked up, the chance that the choice for a further token is right, given
+    that the one before was. None where drafts are made: it is the same."""
 
     @property
     def longest(self) -> int:
@@ -74,6 +77,9 @@ class DraftState(msgspec.Struct, frozen=True, eq=False):
         Returns:
             Shape ``(rows, length)``; falls along the second axis.
         """
-        chances = np.minimum(self.acceptance[:, None] * self.by_position[:length], 1.0)
+        later = self.acceptance if self.later_acceptance is None else self.later_acceptance
+        chances = np.minimum(later[:, None] * self.by_position[:length], 1.0)
+        if length:
+            chances[:, 0] = np.minimum(self.acceptance * self.by_position[0], 1.0)
         survival: Floats = chances.cumprod(axis=1)
         return survival

@@ -16,6 +16,7 @@ from governor_protos.limits import MAX_DRAFT_TOKENS
 
 from controller_service.learning.acceptance import AcceptanceModel, fit_acceptance
 from controller_service.speculation.drafting import Floats
+from controller_service.speculation.matches import MatchChances
 from controller_service.speculation.trees import bucket_of, node_chances
 
 Ints = npt.NDArray[np.int64]
@@ -48,10 +49,20 @@ class AcceptanceEstimator:
         longest: positions of a draft.
         width: candidates per position, see :class:`~.drafting.DraftState`.
         model: a prior that was fitted to earlier requests; None: a broad one.
+        looks_up: whether drafts are looked up. Acceptance is then that of what follows a right
+            start, and :attr:`match` the chance of one.
     """
 
-    def __init__(self, longest: int, width: int = 1, model: AcceptanceModel | None = None) -> None:
+    def __init__(
+        self,
+        longest: int,
+        width: int = 1,
+        model: AcceptanceModel | None = None,
+        *,
+        looks_up: bool = False,
+    ) -> None:
         self._longest, self._width = longest, width
+        self._matches = MatchChances() if looks_up else None
         mean = FIRST_MEAN if model is None else model.mean()
         self._strength = FIRST_STRENGTH
         if model is not None:
@@ -85,6 +96,11 @@ class AcceptanceEstimator:
         ratio: Floats = self._position[0] / np.maximum(self._position[1], EDGE)
         return ratio
 
+    @property
+    def match(self) -> Floats | None:
+        """Chance that each row's draft starts right, shape ``(rows,)``; None: drafts are made."""
+        return None if self._matches is None else self._matches.chances
+
     def plan(self, given: Floats | None) -> None:
         """Take note of what the rows of the newest snapshot are expected to be given by a step.
 
@@ -105,12 +121,15 @@ class AcceptanceEstimator:
         draft_tokens: npt.NDArray[np.int32],
         accepted_tokens: npt.NDArray[np.int32],
         length: int = -1,
+        asked: Ints | None = None,
         *,
         ran_planned: bool = False,
     ) -> Floats:
         """Take in the rows of a snapshot, with their totals since they came.
 
         Args:
+            asked: where drafts are looked up, how many each row may have had verified since the
+                last snapshot (:class:`~.matches.Asked`).
             length: draft steps of the newest finished step, which tells how deep trees were; -1:
                 as deep as they can be.
             ran_planned: whether a step with drafts has finished since the snapshot before.
@@ -121,6 +140,9 @@ class AcceptanceEstimator:
         told = np.array([output_tokens, draft_tokens, accepted_tokens], dtype=np.int64)
         self._align(request_id, told)
         gave, drafted, accepted = np.maximum(told - self._told, 0)
+        if self._matches is not None and asked is not None:
+            born = self._told[0] > 0  # a first token comes from prefill
+            gave, drafted, accepted = self._matches.learn(gave, accepted, asked * born)
         self._told = told
         if not ran_planned:
             self._planned = np.zeros(len(request_id))
@@ -199,6 +221,7 @@ class AcceptanceEstimator:
         before = told.copy()  # what a new row brings along is no observation
         chance = np.full(len(request_id), self.mean)
         planned = np.zeros(len(request_id))
+        known, place = np.zeros(len(request_id), dtype=np.bool_), np.zeros(0, dtype=np.intp)
         if self._ids.size:
             place = self._order[
                 np.minimum(self._ids[self._order].searchsorted(request_id), len(self._ids) - 1)
@@ -211,6 +234,9 @@ class AcceptanceEstimator:
             left = np.ones(len(self._ids), dtype=np.bool_)
             left[place[known]] = False
             self._remember(self._values[2:, left])
+            place = place[known]
+        if self._matches is not None:
+            self._matches.align(place, known)
         self._ids = request_id.copy()
         self._order = self._ids.argsort(kind="stable")
         self._values, self._told, self.acceptance = values, before, chance

@@ -11,6 +11,7 @@ from controller_service.learning.acceptance import AcceptanceModel
 from controller_service.speculation.cost import DraftCost
 from controller_service.speculation.drafting import LONGEST, DraftState, Floats, VerifiedStep
 from controller_service.speculation.estimator import EDGE, AcceptanceEstimator
+from controller_service.speculation.matches import Asked
 
 KNOB = "drafts"
 """What an engine calls the actuator."""
@@ -37,8 +38,10 @@ class DraftSession:
         )
         longest = max(1, self.lengths[-1])
         prior = None if model is None else _of_tested(model, max(1, longest // 2))
-        self._estimator = AcceptanceEstimator(longest, drafting.width, prior)
-        self._cost = DraftCost(self.lengths, drafting.source != DraftSource.NGRAM)
+        looks_up = drafting.source == DraftSource.NGRAM
+        self._estimator = AcceptanceEstimator(longest, drafting.width, prior, looks_up=looks_up)
+        self._asked = Asked() if looks_up else None
+        self._cost = DraftCost(self.lengths, not looks_up)
         self._measured = np.full(len(self.lengths), np.nan)
         self._index = {length: index for index, length in enumerate(self.lengths)}
         self._ema = self._estimator.mean
@@ -54,6 +57,12 @@ class DraftSession:
         """What policies are given for the step that ``snapshot`` asks about."""
         finished = self._take_in(snapshot.feedback)
         drafting, estimator = self._drafting, self._estimator
+        acceptance = self._accepted_by_row(snapshot, any(step.length for step in finished))
+        by_position = estimator.by_position
+        first, later = acceptance, None
+        if estimator.match is not None and len(estimator.match) == len(acceptance):
+            first, later = estimator.match, acceptance
+            by_position = np.concatenate([np.ones(1), by_position[:-1]])
         return DraftState(
             lengths=self.lengths,
             width=drafting.width,
@@ -62,14 +71,15 @@ class DraftSession:
             takes_budget=drafting.takes_budget,
             switch_s=drafting.switch_s,
             last_length=self._last_length,
-            acceptance=self._accepted_by_row(snapshot, any(step.length for step in finished)),
-            by_position=estimator.by_position,
+            acceptance=first,
+            by_position=by_position,
             step_s=self._cost.step_s,
             row_step_s=self._cost.row_step_s,
             batch_acceptance=self._ema,
             measured_tokens=self._measured.copy(),
             interrupted=self._interrupted,
             finished=finished,
+            later_acceptance=later,
         )
 
     def planned(self, given: Floats | None) -> None:
@@ -80,6 +90,15 @@ class DraftSession:
                 ``(rows,)``; None where it does not.
         """
         self._estimator.plan(given)
+
+    def decided(self, step: int, capped: bytes, caps: bytes) -> None:
+        """What is about to be sent: which rows may have fewer draft tokens, and how many.
+
+        Args:
+            capped: as in a ``Decision``; ``caps`` likewise.
+        """
+        if self._asked is not None:
+            self._asked.decided(step, capped, caps)
 
     def settle(self) -> None:
         """What can wait until the reply is on its way."""
@@ -110,8 +129,9 @@ class DraftSession:
             np.frombuffer(column, "<i4")
             for column in (rows.output_tokens, rows.draft_tokens, rows.accepted_tokens)
         )
+        asked = None if self._asked is None else self._asked.finished(snapshot.feedback, ids)
         return self._estimator.update(
-            ids, output, drafted, accepted, self._last_length, ran_planned=has_drafted
+            ids, output, drafted, accepted, self._last_length, asked, ran_planned=has_drafted
         )
 
     def _take_in(self, feedback: Sequence[StepFeedback]) -> tuple[VerifiedStep, ...]:

@@ -109,7 +109,8 @@ class DraftSource(IntEnum):
     MODEL = 0
     """A draft model or a head: each draft step costs a pass of it."""
     NGRAM = 1
-    """Text seen before: drafting costs next to nothing, and only some rows find a match."""
+    """Text seen before: drafting costs next to nothing, and only some rows find a match. A draft
+    length is how many draft tokens of each row are verified; the engine keeps trees to itself."""
 
 
 class Drafting(msgspec.Struct, array_like=True, frozen=True):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sglang_patch.errors import ConfigurationError
+from sglang_patch.seams.speculation import ngram
 
 
 class Refused(NamedTuple):
@@ -29,7 +30,13 @@ def _drafts(applies: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda args: bool(getattr(args, "speculative_algorithm", None)) and applies(args)
 
 
-GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE")
+def _drafts_by_model(applies: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Only asked of an engine that drafts with a model or a head; n-gram engines always verify
+    trees, and SGLang's rule for the length does not apply to them."""
+    return _drafts(lambda args: not ngram.is_asked_for(args) and applies(args))
+
+
+GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE", "NGRAM")
 """NEXTN is SGLang's other name for EAGLE."""
 
 REFUSED = (
@@ -72,7 +79,7 @@ REFUSED = (
     Refused(
         _drafts(lambda args: args.speculative_algorithm.upper() not in GOVERNED_ALGORITHMS),
         "--speculative-algorithm",
-        "only EAGLE and STANDALONE are governed: use one of them, or leave it out",
+        "only EAGLE, STANDALONE and NGRAM are governed: use one of them, or leave it out",
     ),
     Refused(
         _drafts(lambda args: getattr(args, "device", None) != "cpu"),
@@ -81,7 +88,7 @@ REFUSED = (
     ),
     Refused(
         # SGLang itself switches the option off for trees.
-        _drafts(
+        _drafts_by_model(
             lambda args: (
                 not getattr(args, "speculative_adaptive", False)
                 and (getattr(args, "speculative_eagle_topk", None) or 1) == 1
@@ -89,6 +96,14 @@ REFUSED = (
         ),
         "--speculative-algorithm without --speculative-adaptive",
         "add it, and --speculative-adaptive-config with the lengths to choose from",
+    ),
+    Refused(
+        lambda args: (
+            ngram.is_asked_for(args)
+            and (getattr(args, "speculative_num_draft_tokens", None) or 0) > ngram.MOST_NODES
+        ),
+        f"--speculative-num-draft-tokens above {ngram.MOST_NODES}",
+        "the protocol tells of no more: use fewer",
     ),
     Refused(
         _drafts(_set("speculative_use_rejection_sampling")),

@@ -34,6 +34,16 @@ def test_draft_steps_get_a_price_of_their_own() -> None:
             assert cost.drafting_s(length, rows) == pytest.approx(true_s, rel=0.2)
 
 
+def test_a_wider_verification_is_not_put_down_to_looking_text_up() -> None:
+    cost, rng = DraftCost(LENGTHS, is_model=False), np.random.default_rng(2)
+    for _ in range(200):
+        rows, length = int(rng.integers(1, 32)), int(rng.choice(LENGTHS))
+        seconds = (0.016 + 2e-4 * rows * (1 + length)) * rng.normal(1.0, 0.01)
+        cost.observe(rows, 1000, rows * length, length, seconds)
+        cost.refit()
+    assert cost.drafting_s(7, 16) < 0.05 * 2e-4 * 16 * 7
+
+
 def test_a_single_length_leaves_it_near_what_is_usual() -> None:
     cost = learnt((3,), noise=0.0)
     assert 0.2 * MODEL_SHARE < cost.step_s / 0.016 < 3 * MODEL_SHARE

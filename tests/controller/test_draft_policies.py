@@ -209,6 +209,18 @@ def test_a_budget_is_kept_and_goes_to_those_who_are_guessed_best(
             assert np.all(np.diff(caps[order].astype(int)) >= 0)
 
 
+def test_a_lookup_that_starts_badly_and_goes_on_well_is_worth_its_length() -> None:
+    """Half of the lookups find nothing that is right; what follows a right start is right."""
+    rows = rows_without_targets(8)
+    known = draft_state([0.5] * 8, later_acceptance=np.full(8, 0.97), step_s=0.0)
+    even = draft_state([0.5] * 8, step_s=0.0)
+    looked_up = drafts_of("turbospec", drafting_state(rows, known))
+    assert looked_up.length == 7
+    assert looked_up.caps is not None
+    assert looked_up.caps.min() == 7
+    assert drafts_of("turbospec", drafting_state(rows, even)).draft_tokens < 7 * 8
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.floats(0.02, 0.98), st.integers(1, 300), st.sampled_from([1, 3]))
 def test_a_row_alone_drafts_what_makes_its_own_tokens_cheapest(

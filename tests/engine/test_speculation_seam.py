@@ -104,9 +104,9 @@ def test_lengths_that_the_protocol_does_not_carry_are_refused(scheduler: Any) ->
         speculation.draft_lengths(scheduler)
 
 
-@pytest.mark.parametrize(("algorithm", "topk"), [("EAGLE", 1), ("NGRAM", 10)])
+@pytest.mark.parametrize(("algorithm", "topk"), [("EAGLE", 1), ("DFLASH", 10)])
 def test_a_fixed_length_and_other_algorithms_are_left_alone(algorithm: str, topk: int) -> None:
-    """SGLang gives n-gram trees a breadth in the same argument."""
+    """Whatever is in the argument for the breadth of trees."""
     args = SimpleNamespace(
         speculative_algorithm=algorithm, speculative_adaptive=False, speculative_eagle_topk=topk
     )

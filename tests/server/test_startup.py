@@ -122,6 +122,13 @@ CHAINS: dict[str, Any] = {
     "device": "cpu",
 }
 
+NGRAMS: dict[str, Any] = {
+    "speculative_algorithm": "NGRAM",
+    "speculative_eagle_topk": 10,  # SGLang sets it to the breadth of the lookup
+    "speculative_num_draft_tokens": 256,
+    "device": "cpu",
+}
+
 UNSUPPORTED = {
     "--enable-dp-attention": {"enable_dp_attention": True},
     "--pp-size above 1": {"pp_size": 2},
@@ -136,7 +143,7 @@ UNSUPPORTED = {
     "--scheduler-recv-interval above 1": {"scheduler_recv_interval": 4},
     "--tokenizer-worker-num above 1": {"tokenizer_worker_num": 2},
     "--enable-mixed-chunk in the overlap loop": {"enable_mixed_chunk": True},
-    "--speculative-algorithm": {"speculative_algorithm": "NGRAM"},
+    "--speculative-algorithm": {"speculative_algorithm": "DFLASH"},
     "--speculative-algorithm on another device than a CPU": {
         "speculative_algorithm": "EAGLE",
         "device": "cuda",
@@ -145,6 +152,7 @@ UNSUPPORTED = {
         **CHAINS,
         "speculative_adaptive": False,
     },
+    "--speculative-num-draft-tokens above 256": {**NGRAMS, "speculative_num_draft_tokens": 257},
     "--speculative-use-rejection-sampling": {
         **CHAINS,
         "speculative_use_rejection_sampling": True,
@@ -163,6 +171,7 @@ def test_unsupported_configuration_is_refused_by_name(name: str) -> None:
     assert name in str(caught.value)
     refuse_unsupported(SimpleNamespace())
     refuse_unsupported(SimpleNamespace(**CHAINS))
+    refuse_unsupported(SimpleNamespace(**NGRAMS))
     trees = {"speculative_eagle_topk": 2, "speculative_adaptive": False}
     refuse_unsupported(SimpleNamespace(**{**CHAINS, **trees}))
 

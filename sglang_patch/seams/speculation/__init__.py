@@ -1,6 +1,6 @@
-"""Seam: how much SGLang's EAGLE family drafts at a step, and which of it is verified.
+"""Seam: how much SGLang drafts at a step, and which of it is verified.
 
-SGLang can change its draft length from step to step by a rule of its own
+The EAGLE family can change its draft length from step to step by a rule of its own
 (``--speculative-adaptive``): at the start it builds whatever each length of a list needs, and
 before a step it asks an object how long to draft. That object is replaced, in the worker's
 instance, by one that does as it is told (``lengths``). Between drafting and verification the worker
@@ -8,6 +8,8 @@ chooses the nodes that are verified (``choosing``), by the draft's own chances w
 choice (``chances``), and cuts the links to all others; where the attention can, the target does not
 compute those at all (``ragged``). Nothing else of a step changes: SGLang drafts, accepts and
 accounts as it does under its own rule.
+
+N-gram engines have trees of one width a step, ready made, that are cut to it (``ngram``).
 
 ``worker`` puts this together to a worker's class, ``drafting`` tells the controller of it, and
 ``notes`` keeps account of what was verified.

@@ -12,6 +12,7 @@ from governor_protos.messages import Drafting, DraftSource
 
 from sglang_patch.apply.speculation import STOCK, DraftOrder
 from sglang_patch.errors import ConfigurationError
+from sglang_patch.seams.speculation import ngram
 from sglang_patch.seams.speculation.lengths import ordered_lengths
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def drafting(scheduler: Scheduler) -> Drafting | None:
     if not lengths:
         return None
     worker: Any = scheduler.draft_worker
+    if hasattr(worker, "governor_widths"):
+        return ngram.drafting(worker)
     if worker.most_draft_tokens > MAX_DRAFT_TOKENS:
         raise ConfigurationError(
             f"--speculative-num-draft-tokens: {worker.most_draft_tokens} beside the root; Governor "

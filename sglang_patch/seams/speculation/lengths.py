@@ -122,5 +122,8 @@ def tell(scheduler: Scheduler, order: DraftOrder) -> None:
 def ordered_lengths(scheduler: Scheduler) -> Any:
     """What the worker asks for its draft length; None where it cannot change."""
     worker = getattr(scheduler, "draft_worker", None)
+    widths = getattr(worker, "governor_widths", None)
+    if widths is not None:
+        return widths
     controller = getattr(worker, "adaptive_controller", None)
     return getattr(controller, "params", None)

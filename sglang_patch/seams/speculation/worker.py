@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from sglang_patch.seams.speculation import ngram
 from sglang_patch.seams.speculation.chances import tell_chances
 from sglang_patch.seams.speculation.choosing import caps_of, choose, note_paces
 from sglang_patch.seams.speculation.lengths import (
@@ -28,6 +29,8 @@ def around_create_worker(
 ) -> Any:
     """The class of SGLang's worker, made to take orders if what it drafts can change."""
     worker = original(algorithm, server_args)
+    if ngram.is_asked_for(server_args):
+        return ngram.governed(worker)
     if server_args.speculative_algorithm not in ALGORITHMS:
         return worker
     # SGLang itself adapts chains alone; of trees at least the verified nodes can change.
