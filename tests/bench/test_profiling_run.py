@@ -7,15 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from governor_bench.commands.profile import profile
 from governor_bench.profiling.engine import ControllerApi, Engine, ProfilingFailed
-from governor_bench.profiling.plan import Point, make_plan
+from governor_bench.profiling.plan import make_plan
+from governor_bench.profiling.point import Point
 from governor_bench.profiling.points_file import PointsFile
 from governor_bench.profiling.prompts import Prompts
 from governor_bench.profiling.run import Outcome, Settings, Sweep
@@ -43,11 +46,19 @@ def engine() -> Iterator[ProfiledEngine]:
 
 
 def sweep(
-    engine: ProfiledEngine, folder: Path, *, points: int = 4, budget_s: float = 60.0
+    engine: ProfiledEngine,
+    folder: Path,
+    *,
+    points: int = 4,
+    budget_s: float = 60.0,
+    draft_points_only: bool = False,
 ) -> Outcome:
     api = ControllerApi(engine.url)
     facts = api.engine("")
     limits = facts.limits(None, None)
+    plan = make_plan(limits)[:points]
+    if draft_points_only:
+        plan = [point for point in make_plan(limits) if point.kind == "draft"][:1]
     return Sweep(
         Engine(engine.url, 0),
         api,
@@ -57,7 +68,7 @@ def sweep(
         Prompts(2000, 1),
         Settings(budget_s, share=1.0),
         lambda done, gone_s, text: None,
-    ).run(make_plan(limits)[:points])
+    ).run(plan)
 
 
 def command(engine: ProfiledEngine, output: Path, *more: str) -> list[str]:
@@ -91,6 +102,95 @@ def test_a_profile_is_what_the_engine_does_and_a_second_run_adds_to_it(
     after = points_in(engine, output)
     assert after[: len(before)] == before
     assert len({point.name for point in after}) == len(after)
+
+
+LENGTHS = (0, 1, 2, 4)
+SPECULATES = msgspec.structs.replace(
+    TRUTH, draft_token_s=2e-4, draft_step_s=3e-3, draft_row_s=1e-4, bends=None
+)
+
+
+@pytest.fixture
+def drafting_engine() -> Iterator[ProfiledEngine]:
+    with ProfiledEngine(SPECULATES, draft_lengths=LENGTHS) as started:
+        yield started
+
+
+def test_an_engine_that_speculates_is_measured_at_each_draft_length(
+    drafting_engine: ProfiledEngine, tmp_path: Path
+) -> None:
+    engine, output = drafting_engine, tmp_path / "p.json"
+    result = run(engine, output)
+    assert result.exit_code == 0, result.output
+    printed = " ".join(result.output.split())
+    assert "us a draft step" in printed
+    assert "200 us by the engine's account" in printed
+    assert {int(name.partition(":")[2]) for name in engine.policies[:-1]} == set(LENGTHS)
+    assert engine.policy == "taper_plus"
+    written = load_profile(output)
+    assert written.draft_step_s == pytest.approx(SPECULATES.draft_step_s, rel=0.03)
+    # Where every row drafts alike only their sum shows; the split is shipped profiles'.
+    each_s = SPECULATES.draft_token_s + SPECULATES.draft_row_s
+    assert written.draft_token_s + written.draft_row_s == pytest.approx(each_s, rel=0.03)
+    assert written.draft_token_s == pytest.approx(SPECULATES.row_s, rel=0.1)
+    for rows in (1, 5, 16):  # nothing of drafts is left in the rest
+        plain_s = SPECULATES.step_s(rows, 100 * rows)
+        assert written.step_s(rows, 100 * rows) == pytest.approx(plain_s, rel=0.02)
+    with np.load(tmp_path / "p.samples.npz", allow_pickle=False) as stored:
+        drafted = stored["draft_tokens"] > 0
+        assert drafted.any()
+        beyond_s = stored["latency_s"] - [
+            SPECULATES.step_s(rows, context, prefill)
+            for rows, context, prefill in zip(
+                stored["rows"], stored["context_tokens"], stored["prefill_tokens"], strict=True
+            )
+        ]
+        per_token_s = beyond_s[drafted] / stored["draft_tokens"][drafted]
+        assert per_token_s == pytest.approx(written.draft_token_s, rel=0.1)
+
+
+def test_drafts_have_their_share_of_a_budget(
+    drafting_engine: ProfiledEngine, tmp_path: Path
+) -> None:
+    sweep(drafting_engine, tmp_path, budget_s=4.0, points=1000)
+    notes = PointsFile(
+        tmp_path / "points.jsonl", ControllerApi(drafting_engine.url).engine("").key, fresh=False
+    )
+    kinds = Counter(item.point.kind for item in notes.measured)
+    assert kinds["draft"] >= 2
+    assert kinds["decode"] >= 2
+
+
+def test_a_policy_that_someone_else_sets_while_drafts_are_measured_stays(
+    drafting_engine: ProfiledEngine, tmp_path: Path
+) -> None:
+    engine = drafting_engine
+
+    def intrude() -> None:
+        while "fixed_draft:1" not in engine.policies:
+            time.sleep(0.01)
+        engine.policy = "off"
+
+    intruding = threading.Thread(target=intrude)
+    intruding.start()
+    outcome = sweep(engine, tmp_path, draft_points_only=True)
+    intruding.join(30)
+    assert outcome.measured == 0
+    assert len(outcome.incomplete) == 1
+    assert engine.policy == "off"
+    assert engine.aborted >= set(engine.generated[0]["rid"])
+
+
+def test_an_engine_that_cannot_do_without_drafts_is_refused(
+    drafting_engine: ProfiledEngine, tmp_path: Path
+) -> None:
+    drafting_engine.facts["draft_lengths"] = [1, 2]
+    result = run(drafting_engine, tmp_path / "p.json")
+    assert result.exit_code == 1
+    assert "candidate_steps" in result.output
+    drafting_engine.facts |= {"draft_lengths": [0, 2], "knobs": ["branches"]}
+    assert "knobs" in run(drafting_engine, tmp_path / "p.json").output
+    assert not drafting_engine.generated
 
 
 def points_in(engine: ProfiledEngine, output: Path) -> list[Point]:
@@ -178,6 +278,18 @@ def test_it_gives_up_waiting_when_the_budget_ends(
     outcome = sweep(engine, tmp_path, budget_s=3.0)
     assert outcome.measured == 0
     assert not engine.generated
+    assert engine.policy == "taper_plus"
+
+
+def test_a_point_that_hangs_ends_with_the_budget(
+    engine: ProfiledEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("governor_bench.profiling.measure.LEAST_PATIENCE_S", 3600.0)
+    monkeypatch.setattr("governor_bench.profiling.run.GRACE_S", 0.0)
+    engine.blocks = True
+    outcome = sweep(engine, tmp_path, budget_s=2.5)
+    assert (outcome.measured, outcome.left) == (0, 4)
+    assert engine.aborted
     assert engine.policy == "taper_plus"
 
 
