@@ -12,7 +12,7 @@ KV_SHARE = 0.85
 """Of the KV memory that a point may fill, others included."""
 STAIR_STEPS = 12
 SINGLE_STEPS = 24
-DRAFT_STEPS = 16
+DRAFT_STEPS = 12
 """Steps at each draft length."""
 SPARE_DRAFT_STEPS = 8
 """Steps that may pass at each length until the next one is set."""
