@@ -206,6 +206,14 @@ def test_the_policy_is_replaced_and_put_back(engine: ProfiledEngine, tmp_path: P
     assert engine.policy == "cap:2"
 
 
+def test_a_policy_of_ones_own_that_looks_like_ours_comes_back(
+    drafting_engine: ProfiledEngine, tmp_path: Path
+) -> None:
+    drafting_engine.policy = "fixed_draft:2"
+    assert sweep(drafting_engine, tmp_path, draft_points_only=True).measured == 1
+    assert drafting_engine.policy == "fixed_draft:2"
+
+
 def test_a_policy_that_someone_else_sets_meanwhile_stays(
     engine: ProfiledEngine, tmp_path: Path
 ) -> None:
@@ -224,12 +232,13 @@ def _quietly(engine: ProfiledEngine, folder: Path) -> None:
         sweep(engine, folder)
 
 
+@pytest.mark.parametrize("left_behind", ["eager", "fixed_draft:4"])
 def test_a_policy_left_behind_by_a_killed_run_is_put_back(
-    engine: ProfiledEngine, tmp_path: Path
+    engine: ProfiledEngine, tmp_path: Path, left_behind: str
 ) -> None:
     key = ControllerApi(engine.url).engine("").key
     PointsFile(tmp_path / "points.jsonl", key, fresh=False).policy_replaced("taper_plus")
-    engine.policy = "eager"
+    engine.policy = left_behind
     sweep(engine, tmp_path)
     assert engine.policy == "taper_plus"
 
