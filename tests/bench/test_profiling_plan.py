@@ -18,6 +18,7 @@ from governor_bench.profiling.point import (
     kv_need,
 )
 from governor_bench.profiling.prompts import Prompts
+from governor_bench.profiling.run import LARGEST_SHARE
 from governor_bench.profiling.steps import (
     DECODE,
     FIRST_DROPPED,
@@ -268,6 +269,32 @@ def test_estimates_of_drafts_follow_what_drafts_took() -> None:
     costs.recall(point, [msgspec.structs.replace(step, latency_s=0.02) for step in steps])
     assert costs.seconds(point) < 0.6 * slow_s
     assert before_s > 0
+
+
+def test_three_minutes_have_drafts_of_a_few_sizes() -> None:
+    """By the estimates that a sweep goes by, on an engine like a GPU."""
+    costs = Costs(GPU.kv_tokens)
+    busy_s = 90.0  # of three minutes, half
+    left_s, drafted, decoded = busy_s, set(), set()
+    for point in make_plan(msgspec.structs.replace(SPECULATES, draft_lengths=(0, 1, 2, 3, 5))):
+        seconds = costs.seconds(point)
+        if seconds > min(left_s, LARGEST_SHARE * busy_s):
+            continue
+        left_s -= seconds
+        if point.kind == "draft":
+            drafted.add(point.rows[0])
+            steps = [
+                decode(point.rows[0], 70 + i, truth(point.rows[0], 5000) * (1 + 0.1 * k), k)
+                for k in point.draft_lengths
+                for i in range(9)
+            ]
+        else:
+            decoded |= set(point.rows)
+            steps = steps_like(point, cached=False) if point.kind == "decode" else []
+        costs.learn(point, steps, 0, sum(step.latency_s for step in steps))
+        costs.recall(point, steps)
+    assert len(drafted) >= 4, drafted
+    assert len(decoded) >= 10, decoded
 
 
 def test_an_engine_without_a_prefix_cache_is_noticed() -> None:

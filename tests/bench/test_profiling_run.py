@@ -7,77 +7,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from governor_bench.commands.profile import profile
-from governor_bench.profiling.engine import ControllerApi, Engine, ProfilingFailed
-from governor_bench.profiling.plan import make_plan
+from governor_bench.profiling.engine import ControllerApi, ProfilingFailed
 from governor_bench.profiling.point import Point
 from governor_bench.profiling.points_file import PointsFile
-from governor_bench.profiling.prompts import Prompts
-from governor_bench.profiling.run import Outcome, Settings, Sweep
-from governor_profiles import Bends, StepProfile, load_profile
+from governor_profiles import load_profile
 from profiled_engine import ProfiledEngine
-
-TRUTH = StepProfile(
-    name="paper",
-    source="made up for this test",
-    measured=False,
-    fixed_s=0.01,
-    row_s=2e-4,
-    context_token_s=1e-6,
-    prefill_token_s=1e-4,
-    draft_token_s=0.0,
-    kv_tokens=8192,
-    bends=Bends(graph_rows=(1, 2, 4, 8, 16), tile_rows=8, tile_s=4e-3),
-)
+from profiling_runs import TRUTH, command, run, sweep
 
 
 @pytest.fixture
 def engine() -> Iterator[ProfiledEngine]:
     with ProfiledEngine(TRUTH) as started:
         yield started
-
-
-def sweep(
-    engine: ProfiledEngine,
-    folder: Path,
-    *,
-    points: int = 4,
-    budget_s: float = 60.0,
-    draft_points_only: bool = False,
-) -> Outcome:
-    api = ControllerApi(engine.url)
-    facts = api.engine("")
-    limits = facts.limits(None, None)
-    plan = make_plan(limits)[:points]
-    if draft_points_only:
-        plan = [point for point in make_plan(limits) if point.kind == "draft"][:1]
-    return Sweep(
-        Engine(engine.url, 0),
-        api,
-        facts,
-        limits,
-        PointsFile(folder / "points.jsonl", facts.key, fresh=False),
-        Prompts(2000, 1),
-        Settings(budget_s, share=1.0),
-        lambda done, gone_s, text: None,
-    ).run(plan)
-
-
-def command(engine: ProfiledEngine, output: Path, *more: str) -> list[str]:
-    return ["--url", engine.url, "--controller", engine.url, "-o", str(output), *more]
-
-
-def run(engine: ProfiledEngine, output: Path, *more: str) -> Result:
-    arguments = command(engine, output, "--budget", "10s", "--share", "1", *more)
-    return CliRunner().invoke(profile, arguments)
 
 
 def test_a_profile_is_what_the_engine_does_and_a_second_run_adds_to_it(
@@ -104,95 +52,6 @@ def test_a_profile_is_what_the_engine_does_and_a_second_run_adds_to_it(
     assert len({point.name for point in after}) == len(after)
 
 
-LENGTHS = (0, 1, 2, 4)
-SPECULATES = msgspec.structs.replace(
-    TRUTH, draft_token_s=2e-4, draft_step_s=3e-3, draft_row_s=1e-4, bends=None
-)
-
-
-@pytest.fixture
-def drafting_engine() -> Iterator[ProfiledEngine]:
-    with ProfiledEngine(SPECULATES, draft_lengths=LENGTHS) as started:
-        yield started
-
-
-def test_an_engine_that_speculates_is_measured_at_each_draft_length(
-    drafting_engine: ProfiledEngine, tmp_path: Path
-) -> None:
-    engine, output = drafting_engine, tmp_path / "p.json"
-    result = run(engine, output)
-    assert result.exit_code == 0, result.output
-    printed = " ".join(result.output.split())
-    assert "us a draft step" in printed
-    assert "200 us by the engine's account" in printed
-    assert {int(name.partition(":")[2]) for name in engine.policies[:-1]} == set(LENGTHS)
-    assert engine.policy == "taper_plus"
-    written = load_profile(output)
-    assert written.draft_step_s == pytest.approx(SPECULATES.draft_step_s, rel=0.03)
-    # Where every row drafts alike only their sum shows; the split is shipped profiles'.
-    each_s = SPECULATES.draft_token_s + SPECULATES.draft_row_s
-    assert written.draft_token_s + written.draft_row_s == pytest.approx(each_s, rel=0.03)
-    assert written.draft_token_s == pytest.approx(SPECULATES.row_s, rel=0.1)
-    for rows in (1, 5, 16):  # nothing of drafts is left in the rest
-        plain_s = SPECULATES.step_s(rows, 100 * rows)
-        assert written.step_s(rows, 100 * rows) == pytest.approx(plain_s, rel=0.02)
-    with np.load(tmp_path / "p.samples.npz", allow_pickle=False) as stored:
-        drafted = stored["draft_tokens"] > 0
-        assert drafted.any()
-        beyond_s = stored["latency_s"] - [
-            SPECULATES.step_s(rows, context, prefill)
-            for rows, context, prefill in zip(
-                stored["rows"], stored["context_tokens"], stored["prefill_tokens"], strict=True
-            )
-        ]
-        per_token_s = beyond_s[drafted] / stored["draft_tokens"][drafted]
-        assert per_token_s == pytest.approx(written.draft_token_s, rel=0.1)
-
-
-def test_drafts_have_their_share_of_a_budget(
-    drafting_engine: ProfiledEngine, tmp_path: Path
-) -> None:
-    sweep(drafting_engine, tmp_path, budget_s=4.0, points=1000)
-    notes = PointsFile(
-        tmp_path / "points.jsonl", ControllerApi(drafting_engine.url).engine("").key, fresh=False
-    )
-    kinds = Counter(item.point.kind for item in notes.measured)
-    assert kinds["draft"] >= 2
-    assert kinds["decode"] >= 2
-
-
-def test_a_policy_that_someone_else_sets_while_drafts_are_measured_stays(
-    drafting_engine: ProfiledEngine, tmp_path: Path
-) -> None:
-    engine = drafting_engine
-
-    def intrude() -> None:
-        while "fixed_draft:1" not in engine.policies:
-            time.sleep(0.01)
-        engine.policy = "off"
-
-    intruding = threading.Thread(target=intrude)
-    intruding.start()
-    outcome = sweep(engine, tmp_path, draft_points_only=True)
-    intruding.join(30)
-    assert outcome.measured == 0
-    assert len(outcome.incomplete) == 1
-    assert engine.policy == "off"
-    assert engine.aborted >= set(engine.generated[0]["rid"])
-
-
-def test_an_engine_that_cannot_do_without_drafts_is_refused(
-    drafting_engine: ProfiledEngine, tmp_path: Path
-) -> None:
-    drafting_engine.facts["draft_lengths"] = [1, 2]
-    result = run(drafting_engine, tmp_path / "p.json")
-    assert result.exit_code == 1
-    assert "candidate_steps" in result.output
-    drafting_engine.facts |= {"draft_lengths": [0, 2], "knobs": ["branches"]}
-    assert "knobs" in run(drafting_engine, tmp_path / "p.json").output
-    assert not drafting_engine.generated
-
-
 def points_in(engine: ProfiledEngine, output: Path) -> list[Point]:
     key = ControllerApi(engine.url).engine("").key
     notes = PointsFile(output.with_name(f"{output.name}.points.jsonl"), key, fresh=False)
@@ -204,14 +63,6 @@ def test_the_policy_is_replaced_and_put_back(engine: ProfiledEngine, tmp_path: P
     assert sweep(engine, tmp_path).measured == 4
     assert engine.policies[0] == "eager"
     assert engine.policy == "cap:2"
-
-
-def test_a_policy_of_ones_own_that_looks_like_ours_comes_back(
-    drafting_engine: ProfiledEngine, tmp_path: Path
-) -> None:
-    drafting_engine.policy = "fixed_draft:2"
-    assert sweep(drafting_engine, tmp_path, draft_points_only=True).measured == 1
-    assert drafting_engine.policy == "fixed_draft:2"
 
 
 def test_a_policy_that_someone_else_sets_meanwhile_stays(
