@@ -117,7 +117,7 @@ class Drafter:
         caps = dict(order.caps)
         mine = [min(caps.get(row.rid, most), most) for row in rows]
         if order.budget >= 0 and config.takes_budget:
-            mine = self._shared_out(rows, mine, length, order.budget)
+            mine = self._shared_out(rows, mine, length, order)
         verified = mine if config.is_ragged else [most] * len(rows)
         if sum(verified) > room_tokens:
             self.refused_steps += 1
@@ -139,6 +139,7 @@ class Drafter:
         else:
             accepted = luck.tree(_position(row), cap, length, self._config.width)
         luck.tokens_a_step += PACE_MEMORY * (1.0 + accepted - luck.tokens_a_step)
+        luck.drafts_a_step += PACE_MEMORY * (cap - luck.drafts_a_step)
         return accepted
 
     def _luck(self, row: SimRow) -> Fortune | None:
@@ -147,9 +148,9 @@ class Drafter:
         return row.luck
 
     def _shared_out(
-        self, rows: list[SimRow], caps: list[int], length: int, budget: int
+        self, rows: list[SimRow], caps: list[int], length: int, order: DraftOrder
     ) -> list[int]:
-        """Spend ``budget`` where the draft's own chances say that tokens add most.
+        """Spend the budget where the draft's own chances say that nodes are worth most.
 
         The draft is taken to know how likely it is to be right: confidence of EAGLE drafts follows
         acceptance closely (EAGLE-2, arXiv 2406.16858).
@@ -168,11 +169,13 @@ class Drafter:
             table = node_chances(self._config.width, length, most)
             chances = table[bucket_of(np.array(first))]
         pace = np.array([1.0 if luck is None else luck.tokens_a_step for luck, _ in lucks])
-        worth = np.where(np.arange(most) < np.array(caps)[:, None], chances, 0.0)
-        worth = (worth / pace[:, None]).ravel()
+        drafts = np.array([0.0 if luck is None else luck.drafts_a_step for luck, _ in lucks])
+        left = np.maximum(pace[:, None] - drafts[:, None] * chances, 1e-3)
+        worth = np.where(np.arange(most) < np.array(caps)[:, None], chances / left, 0.0).ravel()
+        budget = min(order.budget, int(np.count_nonzero(worth >= max(order.price, 1e-9))))
         if not budget:
             return [0] * len(rows)
-        spent = np.argpartition(-worth, min(budget, worth.size) - 1)[:budget]
+        spent = np.argpartition(-worth, budget - 1)[:budget]
         owner = spent // most
         shared: list[int] = np.bincount(owner, minlength=len(rows)).tolist()
         return [min(mine, cap) for mine, cap in zip(shared, caps, strict=True)]
@@ -186,7 +189,7 @@ def _position(row: SimRow) -> int:
 class Fortune:
     """One row's luck, ready to be looked up."""
 
-    __slots__ = ("_choice", "_levels", "_runs", "tokens_a_step")
+    __slots__ = ("_choice", "_levels", "_runs", "drafts_a_step", "tokens_a_step")
 
     def __init__(self, acceptance: Acceptance, seed: int, row: SimRow) -> None:
         branch = int(row.rid.rpartition("-")[2]) if row.rid[-1].isdigit() else 0
@@ -199,6 +202,8 @@ class Fortune:
         self._runs = runs
         self.tokens_a_step = FIRST_PACE
         """What steps have given the row of late."""
+        self.drafts_a_step = FIRST_PACE - 1.0
+        """What they have verified for it."""
 
     def levels(self, at: int, count: int) -> list[float]:
         """Chances at ``count`` positions from ``at`` on; 0 past the end."""
