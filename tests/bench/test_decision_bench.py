@@ -53,7 +53,7 @@ def test_its_snapshots_are_those_of_rows_that_draft_unlike_each_other() -> None:
         session.settle(snapshot, step * 0.02)
     assert isinstance(decision, Decision)
     assert decision.draft_length > 0
-    assert len(set(decision.caps)) > 1
+    assert 0 < decision.draft_budget < 34 * decision.draft_length
     (feedback,) = snapshot.feedback
     assert 0 < feedback.accepted_tokens < feedback.draft_tokens
 
