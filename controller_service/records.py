@@ -56,6 +56,8 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     predictor_version: int = 0
     model_id: str = ""
     """The fitted model behind the prediction; empty if there is none."""
+    draft_length: int = 0
+    """Draft steps before it, as many as the longest draft had tokens."""
 
 
 class Expectation(NamedTuple):
@@ -101,6 +103,7 @@ class StepLog:
             self._pending.pop(feedback.step, None),
             feedback.draft_tokens,
             *expectation,
+            draft_length=feedback.draft_length,
         )
         self._steps.append(record)
         return record

@@ -38,7 +38,9 @@ from governor_bench.servers import Controller
 BLOCK = 50
 WARM_UP = 200
 REPLY_TIMEOUT_MS = 5000
-DRAFT_LENGTHS = [0, 1, 2, 3, 5, 7]
+DRAFT_LENGTHS = list(range(11))
+DRAFTED = 3
+"""Draft length of every step that has run."""
 STEP_MODEL = (7e-3, 40e-6, 15e-9)
 """T = a + b*rows + c*context in seconds: a 32B model on eight GPUs."""
 
@@ -57,15 +59,16 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Round-trip times by number of rows.
 
-    Under a policy that decides how much to draft, the engine speculates.
+    Under a policy that decides how much to draft, the engine speculates: lengths 0 to 10, rows that
+    may draft unlike each other, and drafts that are guessed well in some rows and badly in others.
 
     Args:
         pace_s: pause before each question; 0 asks back to back. At the pace of a real engine both
             peers are slower, because their caches and clocks are cold.
 
     Returns:
-        For each size: ``rows``, ``p50_us``, ``p99_us``, ``echo_p50_us``, ``echo_p99_us``,
-        ``ratio_p50`` (decision to echo), ``frame_bytes``.
+        For each size: ``policy``, ``rows``, ``p50_us``, ``p99_us``, ``echo_p50_us``,
+        ``echo_p99_us``, ``ratio_p50`` (decision to echo), ``frame_bytes``.
     """
     with (
         workspace() as folder,
@@ -80,7 +83,8 @@ def measure(
         drafts = parse_policy(policy).drafts is not None
         try:
             return [
-                _one_size(
+                {"policy": policy}
+                | _one_size(
                     rows, samples, pace_s, controller.endpoint, echo_endpoint, progress, drafts
                 )
                 for rows in sizes
@@ -147,6 +151,11 @@ def _connect(context: zmq.Context[Any], endpoint: str, name: str) -> zmq.Socket[
 
 
 def _introduce(engine: zmq.Socket[bytes], name: str, drafts: bool) -> None:
+    hello = _hello(name, drafts)
+    _ask(engine, encode(hello), lambda reply: isinstance(decode_to_engine(reply), Welcome))
+
+
+def _hello(name: str, drafts: bool) -> Hello:
     hello = Hello(
         PROTOCOL_MAJOR, PROTOCOL_MINOR, name, "bench", "bench", "bench", "bench", 1, 0, True,
         4096, 1 << 24, 8192, 1, 8192, "", [], ["branches"],
@@ -157,9 +166,14 @@ def _introduce(engine: zmq.Socket[bytes], name: str, drafts: bool) -> None:
             speculative_algorithm="EAGLE",
             draft_lengths=DRAFT_LENGTHS,
             knobs=["branches", "drafts"],
-            drafting=Drafting(DraftSource.MODEL, most_tokens=DRAFT_LENGTHS[-1], is_ragged=True),
+            drafting=Drafting(
+                DraftSource.MODEL,
+                most_tokens=DRAFT_LENGTHS[-1],
+                is_ragged=True,
+                takes_budget=True,
+            ),
         )
-    _ask(engine, encode(hello), lambda reply: isinstance(decode_to_engine(reply), Welcome))
+    return hello
 
 
 def _frames(first_step: int, count: int, rows: int, drafts: bool) -> list[bytes]:
@@ -214,12 +228,16 @@ def _snapshot(step: int, rows: int, drafts: bool = False) -> Snapshot:
         "group_output_tokens": np.where(branching, 2 * context, 0),
     }
     length = 0
+    gained = np.zeros(rows, dtype=int)
     if drafts:
-        # Of three tokens a step two are accepted; ids stay, so that the rows are known.
-        length = 3
-        columns["draft_tokens"] = np.full(rows, 3 * step)
-        columns["accepted_tokens"] = np.full(rows, 2 * step)
-        columns["output_tokens"] = np.full(rows, 3 * step)
+        # Totals since the first step, of rows that stay; from row to row more is accepted.
+        length = DRAFTED
+        share = DRAFTED * (np.arange(rows) % 17)
+        total = step * share // 17
+        gained = total - (step - 1) * share // 17
+        columns["draft_tokens"] = np.full(rows, DRAFTED * step)
+        columns["accepted_tokens"] = total
+        columns["output_tokens"] = step + total
     packed = {
         name: pack(code, columns[name].tolist())
         for name, code in ROW_COLUMNS.items()
@@ -231,7 +249,7 @@ def _snapshot(step: int, rows: int, drafts: bool = False) -> Snapshot:
     seconds = fixed + per_row * ran * (1 + length) + per_token * tokens
     feedback = StepFeedback(
         step - 1, 0, ran, tokens, 0, seconds, 0, rows - ran, length * ran,
-        min(2, length) * ran, length,
+        int(gained[:ran].sum()), length,
     )  # fmt: skip
     return Snapshot(step, Rows(**packed), 1000, 1 << 24, 0, 0, [feedback], 0)
 

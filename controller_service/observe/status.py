@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from controller_service.controller import Controller
@@ -56,7 +57,10 @@ def _engine_status(session: EngineSession, silent_s: float) -> dict[str, Any]:
         "max_context_tokens": hello.max_context_tokens,
         "page_size": hello.page_size,
         "chunked_prefill_tokens": hello.chunked_prefill_tokens,
+        "speculative_algorithm": hello.speculative_algorithm,
+        "knobs": hello.knobs,
         "draft_lengths": hello.draft_lengths,
+        "drafting": None if hello.drafting is None else msgspec.structs.asdict(hello.drafting),
         "graph_rows": hello.graph_rows,
         "steps": session.log.steps_seen,
         "rows": session.rows,

@@ -1,9 +1,13 @@
-"""An engine and its controller as one HTTP server: steps take a profile's time, on paper only."""
+"""An engine and its controller as one HTTP server: steps take a profile's time, on paper only.
+
+One that speculates runs its steps one after another, so that its policy may change meanwhile.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 from governor_profiles import StepProfile
 
 DECODE, PREFILL = 0, 1
+DRAFTED_STEP_S = 1e-3
+"""Wall-clock time of a step of an engine that speculates."""
+OWN_LENGTH = 1
+"""What it drafts unless it is told."""
 
 
 class ProfiledEngine:
@@ -18,9 +26,17 @@ class ProfiledEngine:
 
     Args:
         truth: how long steps take.
+        draft_lengths: what it can draft; empty does not speculate.
     """
 
-    def __init__(self, truth: StepProfile, *, max_rows: int = 16, max_context: int = 1024) -> None:
+    def __init__(
+        self,
+        truth: StepProfile,
+        *,
+        max_rows: int = 16,
+        max_context: int = 1024,
+        draft_lengths: tuple[int, ...] = (),
+    ) -> None:
         self.truth = truth
         self.policy = "taper_plus"
         self.policies: list[str] = []
@@ -38,7 +54,10 @@ class ProfiledEngine:
             "chunked_prefill_tokens": 512,
             "device": "paper",
             "graph_rows": list(truth.graph_rows),
-            "draft_lengths": [],
+            "draft_lengths": list(draft_lengths),
+            "speculative_algorithm": "EAGLE" if draft_lengths else "",
+            "knobs": ["branches", "drafts"] if draft_lengths else ["branches"],
+            "drafting": {"source": 0, "switch_s": 2e-4} if draft_lengths else None,
             "last_snapshot_age_s": 0.1,
         }
         self.engines = [self.facts]
@@ -106,11 +125,26 @@ class ProfiledEngine:
         prompts = [len(ids) for ids in body["input_ids"]]
         lengths = [item["max_new_tokens"] for item in body["sampling_params"]]
         self._add(PREFILL, len(prompts), sum(prompts), sum(prompts))
-        for step in range(1, max(lengths)):
-            rows = [n for n, length in zip(prompts, lengths, strict=True) if length > step]
-            self._add(DECODE, len(rows), sum(rows) + step * len(rows), 0)
+        said = [1] * len(prompts)
+        running = [row for row, length in enumerate(lengths) if length > 1]
+        while running:
+            if self.facts["draft_lengths"]:
+                time.sleep(DRAFTED_STEP_S)
+                running = [row for row in running if body["rid"][row] not in self.aborted]
+            context = sum(prompts[row] + said[row] for row in running)
+            draft = self._draft_length()
+            self._add(DECODE, len(running), context, 0, draft)
+            for row in running:
+                said[row] += 1 + (row + len(self._steps)) % (draft + 1)
+            running = [row for row in running if said[row] < lengths[row]]
 
-    def _add(self, kind: int, rows: int, context: int, prefill: int) -> None:
+    def _draft_length(self) -> int:
+        if not self.facts["draft_lengths"]:
+            return 0
+        name, _, length = self.policy.partition(":")
+        return int(length) if name == "fixed_draft" else OWN_LENGTH
+
+    def _add(self, kind: int, rows: int, context: int, prefill: int, draft: int = 0) -> None:
         self._steps.append(
             {
                 "step": len(self._steps),
@@ -120,7 +154,9 @@ class ProfiledEngine:
                 "context_tokens": context,
                 "prefill_tokens": prefill,
                 "parked_rows": 0,
-                "latency_s": self.truth.step_s(rows, context, prefill),
+                "draft_tokens": draft * rows,
+                "draft_length": draft,
+                "latency_s": self.truth.step_s(rows, context, prefill, draft * rows, draft),
                 "decision": None,
             }
         )

@@ -11,7 +11,8 @@ from governor_bench.profiling.build import Measured, build_profile
 from governor_bench.profiling.cells import Cell
 from governor_bench.profiling.engine import EngineFacts, ProfilingFailed
 from governor_bench.profiling.finish import write_results
-from governor_bench.profiling.plan import Limits, Point, make_plan
+from governor_bench.profiling.plan import make_plan
+from governor_bench.profiling.point import Limits, Point
 from governor_bench.profiling.points_file import PointsFile
 from governor_bench.profiling.steps import DECODE, Step
 from governor_bench.profiling.surface import Surface, held_out_error, monotone
@@ -72,8 +73,11 @@ def measure(point: Point, rng: np.random.Generator, truth: StepProfile, noise: f
     return Measured(point, steps, 1.0)
 
 
+LIMITS = Limits(max_rows=256, max_context_tokens=131072, kv_tokens=KV_TOKENS, graph_rows=GRAPHS)
+
+
 def sweep(points: int, *, graphs: tuple[int, ...] = GRAPHS, noise: float = 0.01) -> list[Measured]:
-    limits = Limits(max_rows=256, max_context_tokens=131072, kv_tokens=KV_TOKENS, graph_rows=graphs)
+    limits = msgspec.structs.replace(LIMITS, graph_rows=graphs)
     rng = np.random.Generator(np.random.PCG64(7))
     return [measure(point, rng, TRUTH, noise) for point in make_plan(limits)[:points]]
 
@@ -90,7 +94,7 @@ def errors(profile: StepProfile, truth: StepProfile, count: int = 1500) -> np.nd
 
 
 def test_the_grid_reproduces_a_truth_with_jumps_and_a_knee() -> None:
-    profile = build_profile(FACTS, sweep(60), "p", "2026-01-01")
+    profile = build_profile(FACTS, sweep(60), "p", "2026-01-01").profile
     off = errors(profile, TRUTH)
     assert np.quantile(off, 0.97) < 0.03
     assert np.median(off) < 0.01
@@ -104,7 +108,7 @@ def test_the_grid_reproduces_a_truth_with_jumps_and_a_knee() -> None:
 
 
 def test_the_stated_error_is_near_the_true_one() -> None:
-    profile = build_profile(FACTS, sweep(60), "p", "2026-01-01")
+    profile = build_profile(FACTS, sweep(60), "p", "2026-01-01").profile
     assert profile.error_pct is not None
     true_pct = 100 * float(errors(profile, TRUTH).mean())
     assert true_pct / 4 < profile.error_pct < 4 * true_pct
@@ -112,7 +116,7 @@ def test_the_stated_error_is_near_the_true_one() -> None:
 
 def test_jumps_that_nobody_announced_are_found_where_they_were_measured() -> None:
     facts = msgspec.structs.replace(FACTS, graph_rows=())
-    profile = build_profile(facts, sweep(60), "p", "2026-01-01")
+    profile = build_profile(facts, sweep(60), "p", "2026-01-01").profile
     assert profile.bends is None
     assert np.median(errors(profile, TRUTH)) < 0.01
     low, high = profile.step_s(64, 20_000), profile.step_s(65, 20_000)
@@ -166,7 +170,7 @@ def test_any_measurement_makes_a_profile_that_loads(seed: int, count: int) -> No
         slow = float(rng.uniform(1e-4, 1.0))
         steps = [Step(DECODE, rows, rows * context, 0, 0, slow) for _ in range(5)]
         measured.append(Measured(Point("decode", context, (rows,)), steps))
-    profile = build_profile(FACTS, measured, "p", "2026-01-01")
+    profile = build_profile(FACTS, measured, "p", "2026-01-01").profile
     assert msgspec.json.decode(msgspec.json.encode(profile), type=StepProfile) == profile
     assert profile.step_s(1, 1) >= 0
 
@@ -177,7 +181,7 @@ def test_any_measurement_makes_a_profile_that_loads(seed: int, count: int) -> No
 def test_results_load_again(tmp_path: Path) -> None:
     measured = sweep(20)
     path, samples = tmp_path / "p.json", tmp_path / "p.samples.npz"
-    written = write_results(path, samples, FACTS, measured, "mine", "2026-01-01")
+    written = write_results(path, samples, FACTS, measured, "mine", "2026-01-01").profile
     assert load_profile(path) == written
     with np.load(samples, allow_pickle=False) as stored:
         count = sum(len(item.steps) for item in measured)
@@ -205,6 +209,20 @@ def test_a_second_run_goes_on(tmp_path: Path) -> None:
     assert PointsFile(path, FACTS.key, fresh=False).measured == measured
     assert PointsFile(path, FACTS.key, fresh=True).measured == []
     assert PointsFile(path, FACTS.key, fresh=False).measured == []
+
+
+def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Their points had a draft length, which was 0, and their steps did not say one."""
+    path = tmp_path / "p.points.jsonl"
+    point = {"kind": "decode", "context_tokens": 64, "rows": [1], "prefill_tokens": 0}
+    line = {"type": "point", "point": {**point, "draft_length": 0}}
+    steps = [[DECODE, 1, 70, 0, 0, 0.02]] * 9
+    header = {"type": "profile", "format": 1, "engine": msgspec.to_builtins(FACTS.key)}
+    lines = [header, {**line, "steps": steps, "spent_s": 1.5}]
+    path.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in lines))
+    notes = PointsFile(path, FACTS.key, fresh=False)
+    assert notes.done == {make_plan(LIMITS)[0].name}
+    assert notes.measured[0].steps == [Step(DECODE, 1, 70, 0, 0, 0.02, 0)] * 9
 
 
 def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:

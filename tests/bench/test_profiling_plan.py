@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import msgspec
 import pytest
 from governor_bench.profiling.costs import Costs
-from governor_bench.profiling.plan import (
+from governor_bench.profiling.plan import DRAFTS_AT_ONCE, context_levels, make_plan, row_levels
+from governor_bench.profiling.point import (
+    DRAFT_STEPS,
     KV_SHARE,
     LEAST_CONTEXT_TOKENS,
     Limits,
     Point,
-    context_levels,
     fits,
     kv_need,
-    make_plan,
-    row_levels,
 )
 from governor_bench.profiling.prompts import Prompts
+from governor_bench.profiling.run import LARGEST_SHARE
 from governor_bench.profiling.steps import (
     DECODE,
     FIRST_DROPPED,
@@ -41,6 +44,7 @@ def limits(draw: st.DrawFn) -> Limits:
         page_tokens=draw(st.sampled_from([1, 16, 64])),
         chunk_tokens=draw(st.integers(32, 20_000)),
         graph_rows=tuple(sorted(graphs)),
+        draft_lengths=draw(st.sampled_from([(), (0,), (0, 3), tuple(range(11))])),
     )
 
 
@@ -51,7 +55,7 @@ def test_every_point_fits(bounds: Limits) -> None:
         assert 0 <= point.rows[-1] <= point.rows[0] <= bounds.max_rows
         taken = 0
         for row in range(point.rows[0]):
-            tokens = point.context_tokens + point.steps_of_row(row)
+            tokens = point.context_tokens + point.tokens_of_row(row)
             assert tokens <= bounds.max_context_tokens
             taken += tokens
         assert point.prefill_tokens < bounds.max_context_tokens
@@ -71,7 +75,7 @@ def test_a_plan_is_the_same_every_time_and_names_each_point_once(bounds: Limits)
 def test_row_counts_fall_and_rows_leave_in_order(bounds: Limits) -> None:
     for point in make_plan(bounds):
         assert all(later < earlier for earlier, later in zip(point.rows, point.rows[1:]))  # noqa: B905
-        lengths = [point.steps_of_row(row) for row in range(point.rows[0])]
+        lengths = [point.tokens_of_row(row) for row in range(point.rows[0])]
         assert lengths == sorted(lengths, reverse=True)
         if point.kind == "decode":
             ends = [sum(length > step for length in lengths) for step in range(lengths[0])]
@@ -113,11 +117,34 @@ def test_prefill_is_measured_alone_and_beside_rows() -> None:
     assert any(point.rows[0] for point in found)
 
 
-def test_draft_lengths_are_an_axis() -> None:
-    small = Limits(max_rows=4, max_context_tokens=512, kv_tokens=4096, draft_lengths=(0, 3))
-    lengths = [point.draft_length for point in make_plan(small)]
-    assert set(lengths) == {0, 3}
-    assert lengths.count(0) == lengths.count(3)
+SPECULATES = msgspec.structs.replace(GPU, draft_lengths=tuple(range(11)))
+
+
+def test_batches_of_a_few_sizes_go_through_every_draft_length() -> None:
+    plan = make_plan(SPECULATES)
+    drafts = [point for point in plan if point.kind == "draft"]
+    for rows, context in {(point.rows, point.context_tokens) for point in drafts}:
+        batch = [p for p in drafts if (p.rows, p.context_tokens) == (rows, context)]
+        assert {length for point in batch for length in point.draft_lengths} == set(range(11))
+    assert {1, 128} <= {point.rows[0] for point in drafts if point.context_tokens == 64}
+    assert len({point.context_tokens for point in drafts}) == 2
+    for point in drafts:
+        assert point.visits[0] == point.visits[-1] == 0
+        assert len(point.draft_lengths) <= 1 + DRAFTS_AT_ONCE
+        # Whatever is accepted, rows last for the steps of every length.
+        least = DRAFT_STEPS * sum(1 + length for length in point.visits)
+        assert point.tokens_of_row(0, lead_steps=0) > least
+
+
+def test_drafts_come_early_and_leave_the_other_points_as_they_are() -> None:
+    plan = make_plan(SPECULATES)
+    places = [index for index, point in enumerate(plan) if point.kind == "draft"]
+    assert places[0] < 8
+    assert places[-1] < len(plan) // 5
+    roomy = msgspec.structs.replace(SPECULATES, kv_tokens=1 << 30)
+    others = [point for point in make_plan(roomy) if point.kind != "draft"]
+    for without in ((), (0,)):
+        assert make_plan(msgspec.structs.replace(roomy, draft_lengths=without)) == others
 
 
 def test_others_take_room() -> None:
@@ -151,7 +178,7 @@ def test_prompts_of_a_row_begin_alike_and_fresh_ones_never() -> None:
 
 
 def decode(rows: int, context: int, latency_s: float = 0.02, draft: int = 0) -> Step:
-    return Step(DECODE, rows, rows * context, 0, draft, latency_s)
+    return Step(DECODE, rows, rows * context, 0, draft * rows, latency_s, draft)
 
 
 def test_only_steps_of_the_points_own_rows_count() -> None:
@@ -185,9 +212,16 @@ def test_a_prefill_is_told_by_its_tokens() -> None:
 
 
 def test_drafts_are_matched() -> None:
-    drafted = [decode(2, 105, draft=6) for _ in range(9)]
-    assert own_steps(Point("decode", 100, (2,), draft_length=3), drafted)
-    assert not own_steps(Point("decode", 100, (2,)), drafted)
+    point = Point("draft", 100, (2,), 0, (0, 3))
+    plain, drafted, other = ([decode(2, 105, draft=k) for _ in range(9)] for k in (0, 3, 1))
+    own = own_steps(point, [*plain, *drafted, *other, *plain])
+    assert Counter(step.draft_length for step in own) == {0: 12, 3: 6}
+    assert levels_measured(point, own) == [0, 3]
+    assert levels_measured(point, own_steps(point, drafted)) == [3]
+    assert not own_steps(point, [decode(3, 105, draft=3) for _ in range(9)])
+    decoding = Point("decode", 100, (2,))
+    assert not own_steps(decoding, drafted)
+    assert own_steps(decoding, plain) == own_steps(decoding, [*drafted, *plain])
 
 
 # -- what a point will take --------------------------------------------------------------------
@@ -221,6 +255,46 @@ def test_estimates_follow_what_was_measured() -> None:
     again, longer = Point("decode", 2000, (60, 50)), Point("decode", 2100, (60,))
     assert costs.prefixes.missing(again) == 60
     assert costs.prefixes.missing(longer) >= 44 * 100
+
+
+def test_estimates_of_drafts_follow_what_drafts_took() -> None:
+    costs = Costs(GPU.kv_tokens)
+    point = Point("draft", 64, (8,), 0, (0, 5))
+    before_s = costs.seconds(point)
+    steps = [decode(8, 70 + i, 0.02 * (1 + k), k) for k in (0, 5) for i in range(9)]
+    costs.recall(point, steps)
+    assert costs.step_s(8, 560) == pytest.approx(0.02, rel=0.05)
+    slow_s = costs.seconds(point)
+    costs = Costs(GPU.kv_tokens)
+    costs.recall(point, [msgspec.structs.replace(step, latency_s=0.02) for step in steps])
+    assert costs.seconds(point) < 0.6 * slow_s
+    assert before_s > 0
+
+
+def test_three_minutes_have_drafts_of_a_few_sizes() -> None:
+    """By the estimates that a sweep goes by, on an engine like a GPU."""
+    costs = Costs(GPU.kv_tokens)
+    busy_s = 90.0  # of three minutes, half
+    left_s, drafted, decoded = busy_s, set(), set()
+    for point in make_plan(msgspec.structs.replace(SPECULATES, draft_lengths=(0, 1, 2, 3, 5))):
+        seconds = costs.seconds(point)
+        if seconds > min(left_s, LARGEST_SHARE * busy_s):
+            continue
+        left_s -= seconds
+        if point.kind == "draft":
+            drafted.add(point.rows[0])
+            steps = [
+                decode(point.rows[0], 70 + i, truth(point.rows[0], 5000) * (1 + 0.1 * k), k)
+                for k in point.draft_lengths
+                for i in range(9)
+            ]
+        else:
+            decoded |= set(point.rows)
+            steps = steps_like(point, cached=False) if point.kind == "decode" else []
+        costs.learn(point, steps, 0, sum(step.latency_s for step in steps))
+        costs.recall(point, steps)
+    assert len(drafted) >= 4, drafted
+    assert len(decoded) >= 10, decoded
 
 
 def test_an_engine_without_a_prefix_cache_is_noticed() -> None:

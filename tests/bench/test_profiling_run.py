@@ -12,61 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from governor_bench.commands.profile import profile
-from governor_bench.profiling.engine import ControllerApi, Engine, ProfilingFailed
-from governor_bench.profiling.plan import Point, make_plan
+from governor_bench.profiling.engine import ControllerApi, ProfilingFailed
+from governor_bench.profiling.point import Point
 from governor_bench.profiling.points_file import PointsFile
-from governor_bench.profiling.prompts import Prompts
-from governor_bench.profiling.run import Outcome, Settings, Sweep
-from governor_profiles import Bends, StepProfile, load_profile
+from governor_profiles import load_profile
 from profiled_engine import ProfiledEngine
-
-TRUTH = StepProfile(
-    name="paper",
-    source="made up for this test",
-    measured=False,
-    fixed_s=0.01,
-    row_s=2e-4,
-    context_token_s=1e-6,
-    prefill_token_s=1e-4,
-    draft_token_s=0.0,
-    kv_tokens=8192,
-    bends=Bends(graph_rows=(1, 2, 4, 8, 16), tile_rows=8, tile_s=4e-3),
-)
+from profiling_runs import TRUTH, command, run, sweep
 
 
 @pytest.fixture
 def engine() -> Iterator[ProfiledEngine]:
     with ProfiledEngine(TRUTH) as started:
         yield started
-
-
-def sweep(
-    engine: ProfiledEngine, folder: Path, *, points: int = 4, budget_s: float = 60.0
-) -> Outcome:
-    api = ControllerApi(engine.url)
-    facts = api.engine("")
-    limits = facts.limits(None, None)
-    return Sweep(
-        Engine(engine.url, 0),
-        api,
-        facts,
-        limits,
-        PointsFile(folder / "points.jsonl", facts.key, fresh=False),
-        Prompts(2000, 1),
-        Settings(budget_s, share=1.0),
-        lambda done, gone_s, text: None,
-    ).run(make_plan(limits)[:points])
-
-
-def command(engine: ProfiledEngine, output: Path, *more: str) -> list[str]:
-    return ["--url", engine.url, "--controller", engine.url, "-o", str(output), *more]
-
-
-def run(engine: ProfiledEngine, output: Path, *more: str) -> Result:
-    arguments = command(engine, output, "--budget", "10s", "--share", "1", *more)
-    return CliRunner().invoke(profile, arguments)
 
 
 def test_a_profile_is_what_the_engine_does_and_a_second_run_adds_to_it(
@@ -124,12 +83,13 @@ def _quietly(engine: ProfiledEngine, folder: Path) -> None:
         sweep(engine, folder)
 
 
+@pytest.mark.parametrize("left_behind", ["eager", "fixed_draft:4"])
 def test_a_policy_left_behind_by_a_killed_run_is_put_back(
-    engine: ProfiledEngine, tmp_path: Path
+    engine: ProfiledEngine, tmp_path: Path, left_behind: str
 ) -> None:
     key = ControllerApi(engine.url).engine("").key
     PointsFile(tmp_path / "points.jsonl", key, fresh=False).policy_replaced("taper_plus")
-    engine.policy = "eager"
+    engine.policy = left_behind
     sweep(engine, tmp_path)
     assert engine.policy == "taper_plus"
 
@@ -178,6 +138,18 @@ def test_it_gives_up_waiting_when_the_budget_ends(
     outcome = sweep(engine, tmp_path, budget_s=3.0)
     assert outcome.measured == 0
     assert not engine.generated
+    assert engine.policy == "taper_plus"
+
+
+def test_a_point_that_hangs_ends_with_the_budget(
+    engine: ProfiledEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("governor_bench.profiling.measure.LEAST_PATIENCE_S", 3600.0)
+    monkeypatch.setattr("governor_bench.profiling.run.GRACE_S", 0.0)
+    engine.blocks = True
+    outcome = sweep(engine, tmp_path, budget_s=2.5)
+    assert (outcome.measured, outcome.left) == (0, 4)
+    assert engine.aborted
     assert engine.policy == "taper_plus"
 
 

@@ -12,6 +12,7 @@ from governor_protos import OURS, BadFrame, decode_to_engine, encode
 from governor_protos.messages import Decision, Goodbye, Refusal, Welcome
 from hypothesis import given
 from hypothesis import strategies as st
+from speculation_builders import drafting_hello
 
 from controller_service.config import ControllerConfig
 from controller_service.controller import Controller
@@ -121,6 +122,23 @@ def test_steps_join_decisions_with_what_became_of_them():
     assert second["decision"]["mandatory_rows"] == 1
     assert recent_steps(controller, "engine-1", 1)[0].step == 1
     assert recent_steps(controller, "nobody", 1) is None
+
+
+def test_status_and_steps_tell_how_an_engine_drafts():
+    controller = make()
+    tell(controller, hello_of())
+    (plain,) = controller_status(controller, 1.0, 2.0)["engines"]
+    assert (plain["speculative_algorithm"], plain["drafting"]) == ("", None)
+    controller = make()
+    tell(controller, drafting_hello(switch_s=2e-4))
+    rows = rows_of([trunk(1), trunk(2)])
+    tell(controller, snapshot_of(rows, 2, [feedback_of(1, 2, draft_tokens=6, draft_length=3)]))
+    (engine,) = controller_status(controller, 1.0, 2.0)["engines"]
+    assert engine["speculative_algorithm"] == "EAGLE"
+    assert engine["knobs"] == ["branches", "drafts"]
+    assert engine["drafting"]["switch_s"] == 2e-4
+    (step,) = recent_steps(controller, "engine-1", 10)
+    assert (step.draft_tokens, step.draft_length) == (6, 3)
 
 
 def test_status_and_metrics_tell_what_happened():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +25,12 @@ from governor_bench.equality.check import compare, run
 from governor_bench.equality.workload import mixed_requests
 from governor_bench.load.spec import RequestSpec
 from governor_bench.processes import workspace
+from governor_bench.profiling.build import build_profile
+from governor_bench.profiling.engine import ControllerApi, Engine
+from governor_bench.profiling.point import DRAFT_STEPS, Point
+from governor_bench.profiling.points_file import PointsFile
+from governor_bench.profiling.prompts import Prompts
+from governor_bench.profiling.run import Settings, Sweep
 from governor_bench.servers import CpuEngine
 from governor_bench.tiny_models import Recipe, tiny_eagle_head, tiny_models
 from governor_bench.tiny_models.corpus import functions
@@ -32,6 +39,8 @@ from governor_protos.messages import Band, Outcome
 pytestmark = pytest.mark.engine
 
 REQUESTS, SEED = 48, 5
+VOCABULARY = 400
+"""Token ids of prompts that nobody reads."""
 RULE = {"1": {"candidate_steps": [1, 3, 5]}, "4": {"candidate_steps": [0, 1, 2]}}
 """SGLang's own rule, by batch size: what is drafted where no controller says otherwise."""
 
@@ -243,6 +252,45 @@ def test_a_policy_of_the_controller_decides(engine: DraftingEngine, expected: Re
     counted = read_counters(engine.url).since(before)
     assert counted.parked_row_steps > 0
     assert counted.outcomes["applied"] > 0
+
+
+@pytest.mark.parametrize("engine", [("EAGLE", 1, 1)], indirect=True, ids=["EAGLE"])
+def test_a_profile_takes_batches_through_every_draft_length(
+    engine: DraftingEngine, tmp_path: Path
+) -> None:
+    points = [
+        Point("decode", 64, (4, 2, 1)),
+        Point("draft", 64, (4,), 0, engine.lengths),
+        Point("draft", 64, (1,), 0, engine.lengths),
+    ]
+    with engine.controller("random:0.5+fixed_draft:2") as controller:
+        api = ControllerApi(controller.url)
+        facts = api.engine("")
+        notes = PointsFile(tmp_path / "points.jsonl", facts.key, fresh=True)
+        outcome = Sweep(
+            Engine(engine.url, 0),
+            api,
+            facts,
+            facts.limits(None, None),
+            notes,
+            Prompts(VOCABULARY, 1),
+            Settings(budget_s=600.0, share=1.0),
+            lambda done, gone_s, text: None,
+        ).run(points)
+        assert controller.status()["policy"] == "random:0.5+fixed_draft:2"
+    assert (outcome.measured, outcome.incomplete) == (3, [])
+    for item in notes.measured[1:]:
+        by_length = Counter(step.draft_length for step in item.steps)
+        assert set(by_length) == set(engine.lengths)
+        assert min(by_length.values()) >= DRAFT_STEPS // 2
+        assert all(step.draft_tokens == step.draft_length * step.rows for step in item.steps)
+    built = build_profile(facts, notes.measured, "measured", "2026-01-01")
+    assert built.drafting is not None
+    assert built.drafting.sizes == 2
+    assert built.profile.step_s(4, 400, 0, 20, 5) > built.profile.step_s(4, 400)
+    assert facts.drafting is not None
+    assert facts.drafting.switch_s > 0
+    assert_sound_at_idle(engine.url)
 
 
 def test_without_a_controller_the_engine_drafts_by_its_own_rule(

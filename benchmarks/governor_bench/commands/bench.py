@@ -20,7 +20,12 @@ bench.add_command(bench_load)
 @bench.command("decision")
 @click.option("--rows", default="16,64,256,1024", show_default=True, help="Batch sizes.")
 @click.option("--samples", default=2000, show_default=True, help="Decisions per size.")
-@click.option("--policy", default="taper_plus", show_default=True)
+@click.option(
+    "--policy",
+    default="taper_plus",
+    show_default=True,
+    help="With one that decides about drafts, such as taper_plus+turbospec, the engine speculates.",
+)
 @click.option("--predictor", default="corrected-linear", show_default=True)
 @click.option("--pace-ms", default=0.0, show_default=True, help="Pause before each question.")
 @click.option("--quick", is_flag=True, help="Fewer samples.")
@@ -35,10 +40,14 @@ def bench_decision(
     json_path: str,
 ) -> None:
     """Latency of a decision over the real wire, beside a bare echo."""
+    from controller_service.policies.registry import UnknownPolicy, parse_policy
     from governor_bench.decision import measure
 
     try:
+        parse_policy(policy)
         sizes = [int(size) for size in rows.split(",")]
+    except UnknownPolicy as error:
+        raise click.BadParameter(str(error), param_hint="--policy") from None
     except ValueError:
         raise click.BadParameter("a list of numbers such as 16,64", param_hint="--rows") from None
     stopwatch = Stopwatch()
@@ -48,6 +57,7 @@ def bench_decision(
     worst = max(cells, key=lambda cell: cell["rows"] if cell["rows"] <= 256 else 0)
     report = {
         **{key: worst[key] for key in ("p50_us", "p99_us", "echo_p50_us", "ratio_p50")},
+        "policy": policy,
         "cells": cells,
         **envelope(
             tier="wire",
@@ -68,7 +78,7 @@ def bench_decision(
         f"echo p50 {cell['echo_p50_us']:7.1f} us  ratio {cell['ratio_p50']:.2f}"
         for cell in cells
     ]
-    finish(report, json_path, "\n".join(lines))
+    finish(report, json_path, "\n".join([policy, *lines]))
 
 
 @bench.command("overhead")

@@ -154,7 +154,7 @@ def profile(
         raise click.ClickException(
             f"interrupted; the same command goes on from {output}.points.jsonl"
         ) from None
-    console.print(summary(written, notes.measured, outcome, output, samples_path))
+    console.print(summary(written, facts, notes.measured, outcome, output, samples_path))
 
 
 @contextmanager

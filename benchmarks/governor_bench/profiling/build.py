@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from governor_profiles import Bends, Grid, ProfileError, StepProfile
 
 from governor_bench.profiling.cells import Cell, cells_of
+from governor_bench.profiling.draft_costs import DraftCosts, draft_costs
 from governor_bench.profiling.engine import EngineFacts
 from governor_bench.profiling.nonnegative import relative_fit
-from governor_bench.profiling.plan import Point
+from governor_bench.profiling.point import Point
 from governor_bench.profiling.steps import DECODE, Step
 from governor_bench.profiling.surface import Surface, held_out_error
 
@@ -27,9 +29,15 @@ class Measured(msgspec.Struct, frozen=True):
     spent_s: float = 0.0
 
 
-def build_profile(
-    facts: EngineFacts, measured: Sequence[Measured], name: str, when: str
-) -> StepProfile:
+class Built(NamedTuple):
+    """What became of the measurements."""
+
+    profile: StepProfile
+    drafting: DraftCosts | None
+    """None where drafting was not measured."""
+
+
+def build_profile(facts: EngineFacts, measured: Sequence[Measured], name: str, when: str) -> Built:
     """The profile of an engine.
 
     Args:
@@ -47,15 +55,18 @@ def build_profile(
     rows, contexts, seconds = surface.table()
     prefill_s, prefills = _prefill_token_s(measured, surface)
     off = held_out_error(cells, facts.graph_rows, facts.max_total_tokens)
-    return StepProfile(
+    drafting = draft_costs([cells_of_drafts(item) for item in measured], surface, row_s)
+    profile = StepProfile(
         name=name[:100],
-        source=_source(facts, cells, prefills, when)[:2000],
+        source=_source(facts, cells, prefills, drafting, when)[:2000],
         measured=True,
         fixed_s=max(fixed_s, LEAST_FIXED_S),
         row_s=row_s,
         context_token_s=context_token_s,
         prefill_token_s=prefill_s,
-        draft_token_s=row_s,
+        draft_token_s=row_s if drafting is None else drafting.token_s,
+        draft_step_s=0.0 if drafting is None else drafting.step_s,
+        draft_row_s=0.0 if drafting is None else drafting.row_s,
         kv_tokens=facts.max_total_tokens,
         error_pct=min(100.0, round(100.0 * off, 2)),
         grid=Grid(
@@ -65,13 +76,19 @@ def build_profile(
         ),
         bends=Bends(graph_rows=facts.graph_rows) if facts.graph_rows else None,
     )
+    return Built(profile, drafting)
 
 
 def decode_cells(item: Measured) -> list[Cell]:
-    """Cells of a decode point without drafts; none of another point."""
-    if item.point.kind != "decode" or item.point.draft_length:
+    """Cells of steps without drafts."""
+    if item.point.kind == "prefill":
         return []
-    return cells_of(item.point, item.steps)
+    return [cell for cell in cells_of(item.point, item.steps) if not cell.draft_length]
+
+
+def cells_of_drafts(item: Measured) -> list[Cell]:
+    """Cells of a batch that went through draft lengths; none of another point."""
+    return cells_of(item.point, item.steps) if item.point.kind == "draft" else []
 
 
 def _line(cells: Sequence[Cell]) -> tuple[float, float, float]:
@@ -103,7 +120,13 @@ def _prefill_token_s(measured: Sequence[Measured], surface: Surface) -> tuple[fl
     return max(0.0, median), len(steps)
 
 
-def _source(facts: EngineFacts, cells: Sequence[Cell], prefills: int, when: str) -> str:
+def _source(
+    facts: EngineFacts,
+    cells: Sequence[Cell],
+    prefills: int,
+    drafting: DraftCosts | None,
+    when: str,
+) -> str:
     steps = sum(cell.steps for cell in cells)
     prefill = (
         f"Prefill: median of {prefills} steps, less the decode step of their rows."
@@ -116,6 +139,19 @@ def _source(facts: EngineFacts, cells: Sequence[Cell], prefills: int, when: str)
         f", SGLang {facts.sglang_version}, tensor parallel {facts.tp_size}. Grid: {len(cells)} "
         f"cells, medians of {steps} decode steps, fitted as a monotone function of rows plus one "
         f"of context with a local correction; error_pct is its mean error on cells left out of "
-        f"the fit, sizes left out whole for their share. {prefill} "
-        "Draft token: not measured, assumed to cost as much as a row."
+        f"the fit, sizes left out whole for their share. {prefill} {_drafting(facts, drafting)}"
+    )
+
+
+def _drafting(facts: EngineFacts, costs: DraftCosts | None) -> str:
+    if costs is None:
+        return "Draft token: not measured, assumed to cost as much as a row."
+    worst = costs.worst
+    return (
+        f"Drafting ({facts.speculative_algorithm or 'drafts'}): {costs.cells} medians of batches "
+        f"of {costs.sizes} sizes that went through the engine's draft lengths; mean error on "
+        f"sizes left out of the fit {costs.error_text}, largest of those in it "
+        f"{100 * abs(costs.worst_error):.1f} % ({worst.rows} rows, {worst.draft_length} drafts). "
+        "Where all rows draft alike a verified token cannot be told from a row in a draft step: "
+        "the token is taken to cost what a row does at most."
     )

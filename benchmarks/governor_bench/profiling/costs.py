@@ -8,12 +8,20 @@ import numpy as np
 
 from governor_bench.profiling.cells import Cell, cells_of
 from governor_bench.profiling.nonnegative import nonnegative
-from governor_bench.profiling.plan import LEAD_STEPS, PREFILL_REPEATS, TAIL_STEPS, Point
+from governor_bench.profiling.point import (
+    DRAFT_STEPS,
+    LEAD_STEPS,
+    PREFILL_REPEATS,
+    TAIL_STEPS,
+    Point,
+)
 from governor_bench.profiling.steps import DECODE, Step
 
 PRIOR_STEP_S = 0.05
 PRIOR_PREFILL_TOKEN_S = 1e-4
 PRIOR_OVERHEAD_S = 0.3
+PRIOR_DRAFT_SHARE = 0.3
+"""What a draft step and its token add to a step, as a share of it."""
 MEMORY = 0.3
 """Weight of the newest point in what points cost beside their steps."""
 FIRST_LEAD_STEPS = 6
@@ -53,7 +61,7 @@ class Prefixes:
         for row in range(count):
             deeper = [mark for mark in self._used.get(row, []) if mark[0] > point.context_tokens]
             self._used[row] = [(point.context_tokens, self._points), *deeper]
-        left = sum(point.steps_of_row(row, FIRST_LEAD_STEPS) for row in range(count))
+        left = sum(point.tokens_of_row(row, FIRST_LEAD_STEPS) for row in range(count))
         self._outputs.append((self._points, left + PREFILL_REPEATS * point.prefill_tokens))
         held = sum(map(self._depth, self._used)) + sum(tokens for _, tokens in self._outputs)
         while held > self._kv_tokens:
@@ -84,6 +92,7 @@ class Costs:
         self._prefill_token_s = PRIOR_PREFILL_TOKEN_S
         self._overhead_s = PRIOR_OVERHEAD_S
         self._lead_per_row = 0.0
+        self._draft_shares: list[float] = []
         self.prefixes = Prefixes(kv_tokens)
 
     def step_s(self, rows: float, context_tokens: float) -> float:
@@ -110,7 +119,10 @@ class Costs:
 
     def recall(self, point: Point, own: Sequence[Step]) -> None:
         """Take in the steps that measure a point, from this run or an earlier one."""
-        self._cells += cells_of(point, own)
+        cells = cells_of(point, own)
+        self._cells += [cell for cell in cells if not cell.draft_length]
+        if point.kind == "draft":
+            self._learn_drafts(cells)
         if not self._cells:
             return
         # Steps of one row alone do not tell what rows and context add: until others come, twice the
@@ -135,7 +147,7 @@ class Costs:
         """
         prefill = [step for step in steps if step.kind != DECODE and step.prefill_tokens]
         tokens = sum(step.prefill_tokens for step in prefill)
-        if point.kind == "decode" and point.rows[0]:
+        if point.kind != "prefill":
             self._learn_reuse(point, tokens)
             self._lead_per_row = max(
                 (1 - MEMORY) * self._lead_per_row, joining_steps / point.rows[0]
@@ -155,16 +167,29 @@ class Costs:
         if point.kind == "prefill":
             each_s = self._prefill_token_s * point.prefill_tokens + self.step_s(1 + count, 0.0)
             beside_s = self.step_s(count, count * point.context_tokens) if count else 0.0
-            between = point.steps_of_row(0, lead) * beside_s
+            between = point.tokens_of_row(0, lead) * beside_s
             tail_s = TAIL_STEPS * self.step_s(1 + count, 0.0)
             return prefill_s + PREFILL_REPEATS * (each_s + self._overhead_s) + between + tail_s
-        ends = [point.steps_of_row(rows - 1, lead) for rows in point.rows]  # rising
+        if point.kind == "draft":
+            share = max(self._draft_shares, default=PRIOR_DRAFT_SHARE)
+            steps = sum(DRAFT_STEPS * (1 + share * length) for length in point.visits)
+            tokens = point.context_tokens + point.tokens_of_row(0, lead) / 2
+            return prefill_s + (lead + steps) * self.step_s(count, count * tokens)
+        ends = [point.tokens_of_row(rows - 1, lead) for rows in point.rows]  # rising
         spent_s, begun = 0.0, 0
         for rows, end in zip(point.rows, ends, strict=True):
             tokens = point.context_tokens + (begun + end) / 2
             spent_s += (end - begun) * self.step_s(rows, rows * tokens)
             begun = end
         return prefill_s + spent_s
+
+    def _learn_drafts(self, cells: Sequence[Cell]) -> None:
+        for plain in [cell for cell in cells if not cell.draft_length]:
+            self._draft_shares += [
+                max(0.0, cell.step_s / plain.step_s - 1.0) / cell.draft_length
+                for cell in cells
+                if cell.draft_length
+            ]
 
     def _learn_reuse(self, point: Point, prefilled_tokens: int) -> None:
         whole = point.rows[0] * point.context_tokens

@@ -11,16 +11,25 @@ from msgspec import Meta
 
 from controller_service.learning.model import EngineKey
 from controller_service.records import STEPS_KEPT
-from governor_bench.profiling.plan import Limits
+from governor_bench.profiling.point import Limits
 
 TIMEOUT_S = 15.0
 MAX_ANSWER_BYTES = 16 << 20
+DRAFTS = "drafts"
+"""The knob of an engine that can be told how much to draft."""
 
 _Tokens = Annotated[int, Meta(ge=1, le=1 << 40)]
 
 
 class ProfilingFailed(RuntimeError):
     """The profile cannot be measured; the message says why and what to do."""
+
+
+class DraftFacts(msgspec.Struct, frozen=True):
+    """How an engine drafts, by its own account."""
+
+    switch_s: float = 0.0
+    """What it takes to go from one draft length to another."""
 
 
 class EngineFacts(msgspec.Struct, frozen=True):
@@ -40,17 +49,31 @@ class EngineFacts(msgspec.Struct, frozen=True):
     device: str = ""
     draft_lengths: tuple[int, ...] = ()
     graph_rows: tuple[int, ...] = ()
+    speculative_algorithm: str = ""
+    knobs: tuple[str, ...] = ()
+    drafting: DraftFacts | None = None
 
     @property
     def key(self) -> EngineKey:
         return EngineKey(self.model, self.device, self.tp_size, self.sglang_version)
 
+    @property
+    def speculates(self) -> bool:
+        return bool(self.speculative_algorithm or self.draft_lengths)
+
     def limits(self, max_rows: int | None, max_context_tokens: int | None) -> Limits:
         """What may be measured, within what the operator allows.
 
         Raises:
-            ProfilingFailed: nothing fits.
+            ProfilingFailed: nothing fits, or the engine speculates and cannot be kept from it.
         """
+        if self.speculates and not (DRAFTS in self.knobs and 0 in self.draft_lengths):
+            raise ProfilingFailed(
+                f"engine {self.engine_id} speculates ({self.speculative_algorithm}) and cannot be "
+                f"told to do without drafts (lengths {list(self.draft_lengths)}, knobs "
+                f"{list(self.knobs)}): add 0 to the candidate_steps of its "
+                "--speculative-adaptive-config, or profile it without --speculative-algorithm"
+            )
         chunk = self.chunked_prefill_tokens
         # Of as many requests as may run, SGLang lets the last one wait when all come at once.
         most_rows = max(1, self.max_running_requests - 1)
@@ -64,7 +87,7 @@ class EngineFacts(msgspec.Struct, frozen=True):
                 page_tokens=self.page_size,
                 chunk_tokens=chunk if chunk > 0 else self.max_context_tokens,
                 graph_rows=self.graph_rows,
-                draft_lengths=self.draft_lengths or (0,),
+                draft_lengths=tuple(sorted(self.draft_lengths)),
             )
         except ValueError as error:
             raise ProfilingFailed(f"engine {self.engine_id}: {error}") from None

@@ -11,7 +11,9 @@ import aiohttp
 
 from governor_bench.profiling.costs import Costs
 from governor_bench.profiling.engine import ControllerApi, Engine, EngineFacts, ProfilingFailed
-from governor_bench.profiling.plan import PREFILL_REPEATS, TAIL_STEPS, Limits, Point
+from governor_bench.profiling.pinning import last_step, visit_lengths
+from governor_bench.profiling.point import PREFILL_REPEATS, TAIL_STEPS, Limits, Point
+from governor_bench.profiling.policy import PolicyLoan
 from governor_bench.profiling.probe import Batch, send
 from governor_bench.profiling.prompts import Prompts
 from governor_bench.profiling.steps import (
@@ -65,19 +67,24 @@ class Measurer:
         self._prompts, self._costs, self._others = prompts, costs, others
         self._seen_any = False
 
-    def measure(self, point: Point) -> list[Step]:
+    def measure(self, point: Point, loan: PolicyLoan, longest_s: float) -> list[Step]:
         """Send a point's requests; the steps that measure it, and what was learnt goes to costs.
+
+        Args:
+            loan: sets the draft lengths of a point of drafts.
+            longest_s: after which it is aborted, however long it should take.
 
         Raises:
             ProfilingFailed: the engine refused them, or its steps reach another controller.
-            OthersCame: nothing was measured.
+            OthersCame, PolicyTaken: nothing was measured.
         """
-        since = self._last_step()
+        since = last_step(self._controller, self._facts.engine_id)
         patience_s = max(LEAST_PATIENCE_S, IMPATIENCE * self._costs.seconds(point))
+        patience_s = min(patience_s, longest_s)
         began_s = time.monotonic()
         # A point that takes far too long is aborted; what its steps took is learnt all the same.
         with suppress(TimeoutError):
-            asyncio.run(self._serve(point, self._costs.lead_steps(point), patience_s))
+            asyncio.run(self._serve(point, loan, patience_s))
         steps = self._reported(point, since)
         took_s = time.monotonic() - began_s
         self._check_known(steps)
@@ -88,33 +95,40 @@ class Measurer:
             own = [*joining_prefills(point, steps), *own]
         return own
 
-    async def _serve(self, point: Point, lead_steps: int, patience_s: float) -> None:
+    async def _serve(self, point: Point, loan: PolicyLoan, patience_s: float) -> None:
         no_limit = aiohttp.ClientTimeout(total=None)
         async with (
             aiohttp.ClientSession(self._engine.url, timeout=no_limit) as session,
             asyncio.timeout(patience_s),
         ):
-            sending = asyncio.create_task(self._send(session, point, lead_steps))
+            sending = asyncio.create_task(self._send(session, point))
             watching = asyncio.create_task(self._others_came(point))
+            tasks = [sending, watching]
+            if point.kind == "draft":
+                visits = visit_lengths(point, self._controller, self._facts.engine_id, loan)
+                tasks.append(asyncio.create_task(visits))
             try:
-                await asyncio.wait((sending, watching), return_when=asyncio.FIRST_COMPLETED)
-                if not sending.done():
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                ended = [task for task in tasks if task.done()]
+                if ended == [watching]:
                     raise OthersCame
-                sending.result()
+                for task in ended:
+                    task.result()
             finally:
-                for task in (sending, watching):
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(sending, watching, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _send(self, session: aiohttp.ClientSession, point: Point, lead_steps: int) -> None:
+    async def _send(self, session: aiohttp.ClientSession, point: Point) -> None:
         prompts, rank = self._prompts, self._engine.dp_rank
+        lead_steps = self._costs.lead_steps(point)
         rows = range(point.rows[0])
         batch = Batch.of(
             [prompts.of_row(row, point.context_tokens) for row in rows],
-            [point.steps_of_row(row, lead_steps) for row in rows],
+            [point.tokens_of_row(row, lead_steps) for row in rows],
             rank,
         )
-        if point.kind == "decode":
+        if point.kind != "prefill":
             await send(session, batch)
             return
         beside = asyncio.create_task(send(session, batch)) if batch.prompts else None
@@ -146,7 +160,7 @@ class Measurer:
     def _reported(self, point: Point, since: int) -> list[Step]:
         """The steps after ``since``. Those of the end may take a moment to be reported."""
         chunks = point.rows[0] * (1 + point.context_tokens // self._limits.chunk_tokens)
-        most = SPARE_STEPS + 2 * point.steps_of_row(0) + chunks
+        most = SPARE_STEPS + 2 * point.tokens_of_row(0) + chunks
         deadline_s = time.monotonic() + REPORTS_WITHIN_S
         while True:
             steps = steps_of(self._controller.steps(self._facts.engine_id, most), since)
@@ -172,13 +186,9 @@ class Measurer:
                 "status' that it is connected"
             )
 
-    def _last_step(self) -> int:
-        records = self._controller.steps(self._facts.engine_id, 1)
-        return int(records[-1]["step"]) if records else -1
-
 
 def is_whole(point: Point, own: Sequence[Step]) -> bool:
     """Whether the point's own steps leave nothing to be measured."""
     if point.kind == "prefill":
         return sum(step.kind != DECODE for step in own) >= PREFILL_REPEATS - 1
-    return len(levels_measured(point, own)) == len(point.rows)
+    return len(levels_measured(point, own)) == len(point.draft_lengths or point.rows)

@@ -2,124 +2,37 @@
 
 A decode point is a *staircase*: its first row count is sent as that many requests of equal context,
 and requests end a few steps apart so that the batch passes through the other row counts on its way
-down. One prefill so measures many row counts.
+down. One prefill so measures many row counts. A point of drafts takes one batch through the
+engine's draft lengths, so that only they differ.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from itertools import islice
 
-import msgspec
+from governor_bench.profiling.point import (
+    KV_SHARE,
+    LEAST_CONTEXT_TOKENS,
+    Limits,
+    Point,
+    fits,
+)
 
-LEAST_CONTEXT_TOKENS = 64
-"""Of a row."""
-KV_SHARE = 0.85
-"""Of the KV memory that a point may fill, others included."""
 STAIRS = 8
 """Row counts of one point: long enough to share a prefill, short enough to let others in."""
-STAIR_STEPS = 12
-SINGLE_STEPS = 24
-LEAD_STEPS = 64
-"""Steps at most until the last request of a point has joined the batch."""
-TAIL_STEPS = 10
-"""Steps after the last one that counts: an engine reports every eighth step at least."""
-PREFILL_REPEATS = 4
-STEPS_PER_PREFILL = 12
-"""Decode steps that pass, at most, between two prefills that are sent one after the other."""
 PREFILL_BESIDE_ROWS = (8, 64)
 CONTEXTS_BEFORE_SIZES = 2
 FILL_POINTS = 400
+DRAFT_SIZES = 6
+"""Batch sizes at which drafting is measured."""
+DRAFTS_AT_ONCE = 5
+"""Draft lengths of one point, beside none: more of them would need much KV memory for each row."""
+DRAFTS_FIRST = 4
+"""Points of drafts before all others but the corners: one row, many, and two sizes in between."""
 _R2 = (0.7548776662466927, 0.5698402909980532)
 """Roberts' R2 sequence: additive steps that fill a square evenly at any length."""
-
-
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the engine and the operator allow.
-
-    Raises:
-        ValueError: nothing can be measured within them.
-    """
-
-    max_rows: int
-    max_context_tokens: int
-    """Of one row, its output included."""
-    kv_tokens: int
-    page_tokens: int = 1
-    chunk_tokens: int = 8192
-    """Prompt tokens that the engine prefills in one step."""
-    graph_rows: tuple[int, ...] = ()
-    draft_lengths: tuple[int, ...] = (0,)
-
-    def __post_init__(self) -> None:
-        if self.max_rows < 1:
-            raise ValueError(f"max_rows: {self.max_rows}; measure at least one row")
-        if self.page_tokens < 1 or self.chunk_tokens < 1:
-            raise ValueError("page_tokens and chunk_tokens: must be at least 1")
-        if not fits(Point("decode", LEAST_CONTEXT_TOKENS, (1,)), self):
-            raise ValueError(
-                f"max_context_tokens {self.max_context_tokens} and kv_tokens {self.kv_tokens} are "
-                f"too few: one row of {LEAST_CONTEXT_TOKENS} tokens and its output do not fit"
-            )
-
-
-class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One thing to measure."""
-
-    kind: Literal["decode", "prefill"]
-    context_tokens: int
-    """Prompt of each decoding row."""
-    rows: tuple[int, ...]
-    """Row counts, falling; of a prefill the one number of rows that decode beside it, maybe 0."""
-    prefill_tokens: int = 0
-    """Prompt of the requests whose prefill is measured."""
-    draft_length: int = 0
-
-    @property
-    def name(self) -> str:
-        """For people, and the point's identity in files."""
-        draft = f", draft {self.draft_length}" if self.draft_length else ""
-        if self.kind == "decode":
-            rows = ",".join(map(str, self.rows))
-            return f"decode, rows {rows}, context {self.context_tokens}{draft}"
-        beside = f" beside {self.rows[0]} rows" if self.rows[0] else ""
-        return f"prefill {self.prefill_tokens}{beside}{draft}"
-
-    def steps_of_row(self, index: int, lead_steps: int = LEAD_STEPS) -> int:
-        """Output tokens of the row with this index, 0 for the one that stays longest."""
-        if self.kind == "prefill":
-            return lead_steps + PREFILL_REPEATS * STEPS_PER_PREFILL
-        each = SINGLE_STEPS if len(self.rows) == 1 else STAIR_STEPS
-        levels = sum(1 for rows in self.rows if rows > index)
-        tail = TAIL_STEPS if index < self.rows[-1] else 0
-        return lead_steps + levels * each + tail
-
-
-def kv_need(point: Point, limits: Limits) -> int:
-    """KV tokens that the point takes at most, in whole pages."""
-    page = limits.page_tokens
-
-    def pages(tokens: int) -> int:
-        return -(-tokens // page) * page
-
-    need = pages(point.prefill_tokens + 2) if point.prefill_tokens else 0
-    # Rows that leave together need the same.
-    for rows, fewer in zip(point.rows, [*point.rows[1:], 0], strict=True):
-        need += (rows - fewer) * pages(point.context_tokens + point.steps_of_row(rows - 1))
-    return need
-
-
-def fits(point: Point, limits: Limits, others_tokens: int = 0) -> bool:
-    """Whether the engine has room for the point beside ``others_tokens`` of KV in use."""
-    longest = point.prefill_tokens + 2
-    if point.rows[0]:
-        longest = max(longest, point.context_tokens + point.steps_of_row(0))
-    return (
-        point.rows[0] <= limits.max_rows
-        and longest <= limits.max_context_tokens
-        and kv_need(point, limits) + others_tokens <= KV_SHARE * limits.kv_tokens
-    )
 
 
 def row_levels(limits: Limits) -> tuple[int, ...]:
@@ -148,12 +61,7 @@ def context_levels(limits: Limits) -> tuple[int, ...]:
 
 def make_plan(limits: Limits) -> list[Point]:
     """All points, in the order in which they are worth most. The same for equal limits."""
-    points: dict[str, Point] = {}
-    for length in limits.draft_lengths:
-        for point in _points(limits):
-            drafted = msgspec.structs.replace(point, draft_length=length)
-            if fits(drafted, limits):
-                points.setdefault(drafted.name, drafted)
+    points = {point.name: point for point in _points(limits) if fits(point, limits)}
     return list(points.values())
 
 
@@ -161,6 +69,8 @@ def _points(limits: Limits) -> Iterator[Point]:
     levels, contexts = row_levels(limits), context_levels(limits)
     powers = [rows for rows in levels if rows & (rows - 1) == 0 or rows == limits.max_rows]
     yield from _corners(limits, levels[-1], contexts)
+    drafts = _drafts(limits, powers, contexts)
+    yield from islice(drafts, DRAFTS_FIRST)
     # A row more than a graph size is computed like the next size: that can wait.
     sizes = [rows for rows in levels if rows in powers or rows in limits.graph_rows]
     chunks = _spread(_chunks(limits))
@@ -170,6 +80,8 @@ def _points(limits: Limits) -> Iterator[Point]:
             yield Point("prefill", 0, (0,), chunks.pop(0))
         if index == CONTEXTS_BEFORE_SIZES - 1:
             yield from _stairs(sizes, contexts[0], limits)
+        yield from islice(drafts, 1)
+    yield from drafts
     yield from (Point("prefill", 0, (0,), tokens) for tokens in chunks)
     for context in (contexts[len(contexts) // 2], contexts[0]):
         yield from _stairs(levels, context, limits)
@@ -196,6 +108,20 @@ def _stairs(levels: Sequence[int], context: int, limits: Limits) -> Iterator[Poi
     falling = levels[: _inside(levels, context, limits)][::-1]
     for start in range(0, len(falling), STAIRS):
         yield Point("decode", context, tuple(falling[start : start + STAIRS]))
+
+
+def _drafts(limits: Limits, levels: Sequence[int], contexts: Sequence[int]) -> Iterator[Point]:
+    """A few of ``levels`` through the engine's draft lengths, the ends first; then at a context in
+    the middle, where verification reads more."""
+    others = limits.draft_lengths[1:]
+    # Of many lengths, each point takes some from all over.
+    parts = -(-len(others) // DRAFTS_AT_ONCE)
+    chosen = [(0, *others[first::parts]) for first in range(parts)]
+    for context in dict.fromkeys((contexts[0], contexts[len(contexts) // 2])):
+        points = [[Point("draft", context, (rows,), 0, part) for part in chosen] for rows in levels]
+        fitting = [point for point in points if all(fits(part, limits) for part in point)]
+        for index in _spread(range(len(fitting)))[:DRAFT_SIZES]:
+            yield from fitting[index]
 
 
 def _inside(levels: Sequence[int], context: int, limits: Limits) -> int:
@@ -229,6 +155,8 @@ def _chunks(limits: Limits) -> list[int]:
 
 def _spread(items: Sequence[int]) -> list[int]:
     """The ends first, then middles of what is left: coarse to fine."""
+    if not items:
+        return []
     order = [0, len(items) - 1]
     gaps = [(0, len(items) - 1)]
     while gaps:

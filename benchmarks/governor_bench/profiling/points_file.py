@@ -10,7 +10,7 @@ import msgspec
 from controller_service.learning.model import EngineKey
 from governor_bench.profiling.build import Measured
 from governor_bench.profiling.engine import ProfilingFailed
-from governor_bench.profiling.plan import Point
+from governor_bench.profiling.point import Point
 from governor_bench.profiling.steps import Step
 
 MAX_FILE_BYTES = 256 << 20
@@ -58,7 +58,7 @@ class PointsFile:
         self.measured: list[Measured] = []
         """Of earlier runs and of this one."""
         self.unrestored_policy = ""
-        """A policy that an earlier run replaced and, being killed, never put back."""
+        """A policy that this run has replaced, or an earlier one that was killed."""
         lines, sound_bytes = ([], 0) if fresh else _read(path)
         for line in lines:
             if isinstance(line, Header):
@@ -87,10 +87,14 @@ class PointsFile:
         self.measured.append(measured)
 
     def policy_replaced(self, policy: str) -> None:
+        """The policy that ran is about to be replaced, and owed."""
         self._append(PolicyLine(policy, "replaced"))
+        self.unrestored_policy = policy
 
     def policy_restored(self, policy: str) -> None:
+        """It runs again, or someone has set another one."""
         self._append(PolicyLine(policy, "restored"))
+        self.unrestored_policy = ""
 
     def _append(self, line: _Line) -> None:
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from governor_profiles import StepProfile
 from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from governor_bench.profiling.build import Measured, decode_cells
+from governor_bench.profiling.build import Built, Measured, decode_cells
+from governor_bench.profiling.draft_report import draft_table, drafting_lines
+from governor_bench.profiling.engine import EngineFacts
 from governor_bench.profiling.run import Outcome
 from governor_bench.profiling.steps import DECODE
 
@@ -48,9 +49,15 @@ def teller(progress: Progress, budget_s: float) -> Callable[[int, float, str], N
 
 
 def summary(
-    profile: StepProfile, measured: Sequence[Measured], outcome: Outcome, path: Path, samples: Path
+    built: Built,
+    facts: EngineFacts,
+    measured: Sequence[Measured],
+    outcome: Outcome,
+    path: Path,
+    samples: Path,
 ) -> Group:
     """Tables of what was measured, the profile's error, and what to do next."""
+    profile = built.profile
     error = f"{profile.error_pct:.2f} %" if profile.error_pct is not None else "unknown"
     prefill_us = 1e6 * profile.prefill_token_s
     lines = [
@@ -60,16 +67,21 @@ def summary(
         f"prefill {prefill_us:.1f} us a token",
         f"samples {samples}",
     ]
+    if facts.speculates:
+        lines[2:2] = drafting_lines(built, facts)
     if outcome.incomplete:
         shown = "; ".join(outcome.incomplete[:3])
         lines.append(
-            f"given up, since rows of others or late rows were in the way: {shown}"
+            f"given up, since others' rows or policy, or late rows, were in the way: {shown}"
             + (f" and {len(outcome.incomplete) - 3} more" if len(outcome.incomplete) > 3 else "")
         )
     if outcome.left:
         lines.append("the same command goes on where this run ended")
     lines.append(f"next: governor fit {samples} -o MODEL_DIR")
-    return Group(cell_table(measured), *lines)
+    tables = [cell_table(measured)]
+    if built.drafting is not None:
+        tables.append(draft_table(measured))
+    return Group(*tables, *lines)
 
 
 def cell_table(measured: Sequence[Measured]) -> Table:

@@ -19,9 +19,10 @@ from governor_bench.profiling.measure import (
     OthersCame,
     is_whole,
 )
-from governor_bench.profiling.plan import Limits, Point, fits
+from governor_bench.profiling.pinning import PolicyTaken
+from governor_bench.profiling.point import Limits, Point, fits
 from governor_bench.profiling.points_file import PointsFile
-from governor_bench.profiling.policy import PolicyLoan
+from governor_bench.profiling.policy import EVERYBODY, PolicyLoan, pinned
 from governor_bench.profiling.prompts import Prompts
 from governor_bench.profiling.steps import Step, levels_measured
 
@@ -29,6 +30,8 @@ LARGEST_SHARE = 0.15
 """Of the engine's time within the budget that one point may take."""
 SMALL_POINT_S = 4.0
 """What a point may take within any budget."""
+GRACE_S = 2.0
+"""Beyond the budget, for a point that should have ended within it."""
 ATTEMPTS = 2
 HASTE = 4
 """Times that a point may make way for others until that counts as an attempt."""
@@ -54,7 +57,7 @@ class Outcome(msgspec.Struct, frozen=True):
     measured: int
     """Points of this run."""
     incomplete: list[str]
-    """Points that were given up, because of others' requests or because rows came too late."""
+    """Points that were given up, because of others' requests or policy, or as rows came late."""
     left: int
     """Points of the plan for which there was no time."""
     waited_s: float
@@ -85,6 +88,7 @@ class Sweep:
         self._costs = Costs(limits.kv_tokens)
         for item in notes.measured:
             self._costs.recall(item.point, item.steps)
+        self._policy = pinned(0) if facts.speculates else EVERYBODY
         self._begun_s = time.monotonic()
         self._waited_s = 0.0
         self._measurer = Measurer(
@@ -106,16 +110,16 @@ class Sweep:
             while (point := self._next(todo)) is not None:
                 if not self._wait_for_room(point, loan):
                     break
-                loan.take()
+                loan.take(self._policy)
                 todo.remove(point)
                 began_s = time.monotonic()
                 self._tell(point.name)
                 own: list[Step] = []
                 try:
-                    own = self._measurer.measure(point)
+                    own = self._measurer.measure(point, loan, self._remaining_s() + GRACE_S)
                     failures = 0
                     tries[point.name] += HASTE
-                except OthersCame:
+                except (OthersCame, PolicyTaken):
                     tries[point.name] += 1
                 except ProfilingFailed:
                     failures += 1
@@ -138,7 +142,7 @@ class Sweep:
         """The first point for which there is time."""
         settings = self._settings
         largest_s = max(SMALL_POINT_S, LARGEST_SHARE * settings.budget_s * settings.share)
-        remaining_s = settings.budget_s - self._gone_s()
+        remaining_s = self._remaining_s()
         for point in todo:
             expected_s = self._costs.seconds(point)
             if expected_s <= min(remaining_s, largest_s):
@@ -156,7 +160,7 @@ class Sweep:
                 if waited_s > SETTLED_AFTER_S:
                     self._waited_s += waited_s
                 return True
-            if self._gone_s() >= self._settings.budget_s:
+            if not self._remaining_s():
                 return False
             if waited_s <= SETTLED_AFTER_S:
                 time.sleep(GLANCE_S)
@@ -169,14 +173,17 @@ class Sweep:
     def _pause(self, took_s: float, loan: PolicyLoan) -> None:
         """Leave the engine to others for their share of the time."""
         share = self._settings.share
-        left_s = max(0.0, self._settings.budget_s - self._gone_s())
-        pause_s = min(took_s * (1.0 - share) / share, left_s)
+        pause_s = min(took_s * (1.0 - share) / share, self._remaining_s())
         if pause_s > SHORT_PAUSE_S:
             loan.give_back()
         end_s = time.monotonic() + pause_s
         while (remaining_s := end_s - time.monotonic()) > 0:
             self._tell("leaving time to others")
             time.sleep(min(remaining_s, LOOK_EVERY_S))
+
+    def _remaining_s(self) -> float:
+        """Of the budget."""
+        return max(0.0, self._settings.budget_s - self._gone_s())
 
     def _gone_s(self) -> float:
         return time.monotonic() - self._begun_s

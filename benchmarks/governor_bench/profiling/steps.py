@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from governor_bench.profiling.plan import LEAD_STEPS, Point
+from governor_bench.profiling.point import LEAD_STEPS, Point
 
 DECODE = 0
 FIRST_DROPPED = 2
@@ -34,6 +35,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     prefill_tokens: _Count
     draft_tokens: _Count
     latency_s: Annotated[float, Meta(gt=0, le=3600)]
+    draft_length: _Count = 0
+    """Draft steps before it. Files of earlier versions have none."""
 
 
 def steps_of(records: Iterable[dict[str, Any]], after_step: int) -> list[Step]:
@@ -46,12 +49,8 @@ def steps_of(records: Iterable[dict[str, Any]], after_step: int) -> list[Step]:
         (record for record in records if record["step"] > after_step),
         key=lambda record: int(record["step"]),
     )
-    names = ("kind", "rows", "context_tokens", "prefill_tokens")
     return [
-        msgspec.convert(
-            [*(item[name] for name in names), item.get("draft_tokens", 0), item["latency_s"]],
-            type=Step,
-        )
+        msgspec.convert([item.get(name, 0) for name in Step.__struct_fields__], type=Step)
         for item in newer
         if item["latency_s"] > 0
     ]
@@ -61,12 +60,12 @@ def own_steps(point: Point, steps: Sequence[Step]) -> list[Step]:
     """The steps that measure ``point``: exactly its rows, at contexts that its rows can have.
 
     Whatever else ran meanwhile - others' requests, rows still joining - is left out, and so are the
-    first and last steps of each stretch of equal rows.
+    first and last steps of each stretch of equal rows and drafts.
     """
     if point.kind == "prefill":
         return [step for step in steps if _is_prefill_of(point, step)]
     kept: list[Step] = []
-    for _, stretch in groupby(steps, key=lambda step: (step.kind, step.rows)):
+    for _, stretch in groupby(steps, key=lambda step: (step.kind, step.rows, step.draft_length)):
         inner = list(stretch)[FIRST_DROPPED:]
         kept += [step for step in inner[:-LAST_DROPPED] if _is_decode_of(point, step)]
     return kept
@@ -82,9 +81,13 @@ def joining_prefills(point: Point, steps: Sequence[Step]) -> list[Step]:
 
 
 def levels_measured(point: Point, own: Sequence[Step]) -> list[int]:
-    """Row counts of a decode point with enough steps; of a prefill its prompt if there is one."""
+    """Row counts of a decode point with enough steps, and draft lengths of one of drafts; of a
+    prefill its prompt if there is one."""
     if point.kind == "prefill":
         return [point.prefill_tokens] if own else []
+    if point.kind == "draft":
+        drafted = Counter(step.draft_length for step in own)
+        return [length for length in point.draft_lengths if drafted[length] >= LEAST_PER_LEVEL]
     counts = {rows: sum(step.rows == rows for step in own) for rows in point.rows}
     return [rows for rows, count in counts.items() if count >= LEAST_PER_LEVEL]
 
@@ -101,12 +104,13 @@ def joining_steps(point: Point, steps: Sequence[Step]) -> int:
 
 
 def _is_decode_of(point: Point, step: Step) -> bool:
-    most = point.context_tokens + point.steps_of_row(0, LEAD_STEPS)
+    most = point.context_tokens + point.tokens_of_row(0, LEAD_STEPS)
     return (
         step.kind == DECODE
         and step.prefill_tokens == 0
         and step.rows in point.rows
-        and step.draft_tokens == point.draft_length * step.rows
+        and step.draft_length in (point.draft_lengths or (0,))
+        and bool(step.draft_tokens) == bool(step.draft_length)
         and point.context_tokens * step.rows <= step.context_tokens <= most * step.rows
     )
 

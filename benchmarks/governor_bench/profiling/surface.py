@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from governor_bench.profiling.cells import Cell
 from governor_bench.profiling.nonnegative import nonnegative
-from governor_bench.profiling.plan import LEAST_CONTEXT_TOKENS
+from governor_bench.profiling.point import LEAST_CONTEXT_TOKENS
 
 Floats = npt.NDArray[np.float64]
 
