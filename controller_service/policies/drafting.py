@@ -13,7 +13,7 @@ from controller_service.paces import LOST_S, Requests, banked_s, pace_limits_s, 
 from controller_service.policies.base import BranchPlan
 from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.speculation.drafting import DraftState
-from controller_service.state import StepState
+from controller_service.state import Mask, StepState
 
 MARGIN = 0.03
 """Share of a target that is kept back."""
@@ -111,6 +111,7 @@ class Protection:
         self._binds = (
             (limits > LOST_S) & (self._requests.target_s < MAX_DURATION_S) & (own_rows > 0)
         )
+        self._is_anybody = bool(self._binds.any())
         alone_s = plain_wait_s / np.maximum(own_rows, 1.0)
         self._longest_s = np.maximum(limits, alone_s) * (1.0 + ROUNDING)
         self._state_rows = state.rows
@@ -119,26 +120,38 @@ class Protection:
     @property
     def binds(self) -> bool:
         """Whether there is anybody to protect."""
-        return bool(self._binds.any())
+        return self._is_anybody
 
     def allows(self, step_s: float, tokens: Floats) -> bool:
         """
         Args:
             tokens: what each row that advances is expected to be given, its own token included.
         """
-        if not np.count_nonzero(self._binds):
-            return True
-        every = np.zeros(self._state_rows)
-        every[self._rows] = tokens
-        wait_s = step_s + self._share_s * float(tokens.sum())
+        return bool(self.allowed(np.array([step_s]), tokens[None, :])[0])
+
+    def allowed(self, step_s: Floats, tokens: Floats) -> Mask:
+        """Which of several steps are, shape ``(steps,)``.
+
+        Args:
+            step_s: their predicted times, shape ``(steps,)``.
+            tokens: as for :meth:`allows`, shape ``(steps, rows that advance)``.
+        """
+        if not self.binds:
+            return np.ones(len(step_s), dtype=np.bool_)
+        every = np.zeros((len(step_s), self._state_rows))
+        every[:, self._rows] = tokens
+        wait_s = step_s + self._share_s * tokens.sum(axis=1)
         given = self._sum(every)
-        return bool(np.all(wait_s <= (self._longest_s * given)[self._binds]))
+        kept: Mask = wait_s[:, None] <= self._longest_s * given
+        allowed: Mask = np.logical_and.reduce(kept | ~self._binds, axis=1)
+        return allowed
 
     def _sum(self, by_row: Floats) -> Floats:
+        """By request, along the last axis."""
         requests = self._requests
         if not requests.starts.size:
-            return np.zeros(0)
-        summed: Floats = np.add.reduceat(by_row[requests.by_request], requests.starts)
+            return np.zeros((*by_row.shape[:-1], 0))
+        summed: Floats = np.add.reduceat(by_row[..., requests.by_request], requests.starts, axis=-1)
         return summed
 
 

@@ -39,10 +39,10 @@ from controller_service.policies.drafting import Batch, Protection
 from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.state import U1, StepState
 
-MOST_TRIES = 24
+MOST_TRIES = 48
 """Candidates that are checked against everybody's pace before none is taken."""
 SHORTER = 0.98
-"""Where one hurts somebody, the next is shorter by this factor at least."""
+"""Where the best one hurts somebody, the others are shorter by this factor at least."""
 
 
 class TurboSpecConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,19 +118,26 @@ def choose(
     step_s = batch.step_s(candidates.draft_tokens, candidates.length)
     rate = batch.favoured(candidates.rates(batch, step_s, value), step_s, candidates.length, keep)
     rate[candidates.length == 0] *= reluctance
-    longest_s, tries = np.inf, 0
-    for which in np.argsort(-rate, kind="stable").tolist():
-        if which and step_s[which] > longest_s:
-            continue
-        if not which or protection is None:
-            return _chosen(batch, candidates, which, step_s)
-        if protection.allows(float(step_s[which]), candidates.given_rows(which)):
-            return _chosen(batch, candidates, which, step_s)
-        # A step that is hardly shorter would hurt the same requests.
-        longest_s, tries = SHORTER * float(step_s[which]), tries + 1
-        if tries == MOST_TRIES:
-            break
-    return _chosen(batch, candidates, 0, step_s)
+    best = int(np.argmax(rate))
+    if best and protection is not None and protection.binds:
+        best = _best_allowed(candidates, protection, step_s, rate)
+    return _chosen(batch, candidates, best, step_s)
+
+
+def _best_allowed(
+    candidates: Candidates, protection: Protection, step_s: Floats, rate: Floats
+) -> int:
+    ranked = np.argsort(-rate, kind="stable")
+    first = int(ranked[0])
+    if protection.allows(float(step_s[first]), candidates.given_rows(first)):
+        return first
+    # Steps that are hardly shorter would hurt the same requests.
+    shorter = ranked[step_s[ranked] <= SHORTER * step_s[first]]
+    ahead = shorter[: int(np.argmax(shorter == 0))] if (shorter == 0).any() else shorter
+    tried = ahead[:MOST_TRIES]
+    given = candidates.given[tried][:, candidates.level_of_row]
+    allowed = protection.allowed(step_s[tried], given)
+    return int(tried[np.argmax(allowed)]) if allowed.any() else 0
 
 
 def shared_out(chosen: DraftPlan, batch: Batch, most_tokens: float) -> DraftPlan:

@@ -25,8 +25,8 @@ def levels() -> Floats:
 
 def bucket_of(acceptance: Floats) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
     """Index of the level nearest to each acceptance."""
-    index: np.ndarray[tuple[int], np.dtype[np.intp]] = np.clip(
-        (acceptance * BUCKETS).astype(np.intp), 0, BUCKETS - 1
+    index: np.ndarray[tuple[int], np.dtype[np.intp]] = np.minimum(
+        (acceptance * BUCKETS).astype(np.intp), BUCKETS - 1
     )
     return index
 
