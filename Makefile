@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/uv/bin/uv
+WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
+# SGLang's sources take ten seconds to compile, in each of an engine's processes: keep the result.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup models demo serve test bench readme lint format requirements clean
@@ -37,8 +40,8 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint ## everything that runs without a GPU
-	$(BIN)/python -m pytest
+test: lint ## everything that runs without a GPU, in WORKERS processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: setup ## decision latency and overhead on this machine
 	$(BIN)/governor bench decision --json build/bench/decision.json

@@ -34,15 +34,19 @@ def digest(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_eagle_head(MINI, folder=tmp_path_factory.mktemp("trained"), progress=False)
+
+
 def test_trains_twice_to_identical_weights_and_a_third_time_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = tiny_eagle_head(MINI, folder=tmp_path / "a", progress=False)
-    second = tiny_eagle_head(MINI, folder=tmp_path / "b", progress=False)
-    assert digest(first) == digest(second)
-    assert not [path for path in (tmp_path / "a").iterdir() if path.name.startswith(".")]
+    second = tiny_eagle_head(MINI, folder=tmp_path, progress=False)
+    assert digest(head) == digest(second)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     monkeypatch.setattr(cache, "_build_beside", lambda *_: pytest.fail("trained again"))
-    assert tiny_eagle_head(MINI, folder=tmp_path / "a", progress=False) == first
+    assert tiny_eagle_head(MINI, folder=tmp_path, progress=False) == second
 
 
 def test_key_changes_with_the_head_and_with_its_target() -> None:
@@ -59,11 +63,10 @@ def test_key_changes_with_the_head_and_with_its_target() -> None:
     assert eagle_cache.eagle_key(MINI) == eagle_cache.eagle_key(replace(MINI))
 
 
-def test_the_head_is_what_sglang_loads(tmp_path: Path) -> None:
+def test_the_head_is_what_sglang_loads(head: Path) -> None:
     """One Llama layer without its first norm, a projection of both inputs, nothing shared."""
     from safetensors.torch import load_file
 
-    head = tiny_eagle_head(MINI, folder=tmp_path, progress=False)
     config = json.loads((head / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLMEagle"]
     assert (config["hidden_size"], config["intermediate_size"]) == (32, 48)

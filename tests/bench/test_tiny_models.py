@@ -78,19 +78,22 @@ def test_models_live_in_the_users_cache(
     assert cache.models_folder() == base / "sglang-governor" / "models"
 
 
-def test_trains_twice_to_identical_weights(tmp_path: Path) -> None:
-    first = tiny_models(MINI, folder=tmp_path / "a", progress=False)
-    second = tiny_models(MINI, folder=tmp_path / "b", progress=False)
-    assert digest(first) == digest(second)
-    assert {"target/model.safetensors", "draft/model.safetensors"} <= set(digest(first))
-    assert hidden(tmp_path / "a") == []
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
+    return tiny_models(MINI, folder=tmp_path_factory.mktemp("trained"), progress=False)
 
 
-def test_models_load_as_what_the_recipe_says(tmp_path: Path) -> None:
+def test_trains_twice_to_identical_weights(trained: TinyModels, tmp_path: Path) -> None:
+    second = tiny_models(MINI, folder=tmp_path, progress=False)
+    assert digest(trained) == digest(second)
+    assert {"target/model.safetensors", "draft/model.safetensors"} <= set(digest(trained))
+    assert hidden(tmp_path) == []
+
+
+def test_models_load_as_what_the_recipe_says(trained: TinyModels) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    models = tiny_models(MINI, folder=tmp_path, progress=False)
-    tokenizer = AutoTokenizer.from_pretrained(models.target)
+    tokenizer = AutoTokenizer.from_pretrained(trained.target)
     assert len(tokenizer) <= MINI.vocab_size
     text = "def f():\n    return 'ü→'\n"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
@@ -98,7 +101,7 @@ def test_models_load_as_what_the_recipe_says(tmp_path: Path) -> None:
         [{"role": "user", "content": "def f():"}], tokenize=False, add_generation_prompt=True
     )
     assert prompt == "<|im_start|>user\ndef f():<|im_end|>\n<|im_start|>assistant\n"
-    for folder in (models.target, models.draft):
+    for folder in (trained.target, trained.draft):
         model: Any = AutoModelForCausalLM.from_pretrained(folder)
         assert model.config.eos_token_id == tokenizer.eos_token_id
         assert model.config.vocab_size == MINI.vocab_size
@@ -106,13 +109,11 @@ def test_models_load_as_what_the_recipe_says(tmp_path: Path) -> None:
         assert str(model.dtype) == "torch.float32"
 
 
-def test_layers_on_top_change_nothing(tmp_path: Path) -> None:
+def test_layers_on_top_change_nothing(trained: TinyModels) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        tiny_models(MINI, folder=tmp_path, progress=False).target
-    )
+    model: Any = AutoModelForCausalLM.from_pretrained(trained.target)
     prompt = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         deep = model(prompt).logits
@@ -136,10 +137,10 @@ def test_training_leaves_the_callers_torch_alone(tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_a_second_call_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = tiny_models(MINI, folder=tmp_path, progress=False)
+def test_a_second_call_trains_nothing(trained: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_build", lambda *_args, **_named: pytest.fail("trained again"))
-    assert tiny_models(MINI, folder=tmp_path, progress=False) == first
+    folder = trained.target.parents[1]
+    assert tiny_models(MINI, folder=folder, progress=False) == trained
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from engines import until
 from governor_bench.processes import StartFailed, free_port, get_json, workspace
 from governor_bench.servers import CpuEngine
+from plugin_processes import PluginProcesses, plugin_processes
 
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.seams.unsupported import REFUSED, refuse_unsupported
@@ -34,27 +34,20 @@ print("LOADED", sorted(name for name in sys.modules if name.startswith("sglang_p
 """
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if "GOVERNOR" not in key}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        # Other plugins that SGLang brings along take ten seconds to import.
-        env={"SGLANG_PLUGINS": "governor", **clean, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginProcesses]:
+    with plugin_processes(tmp_path_factory.mktemp("python")) as processes:
+        yield processes
 
 
-def test_installed_but_not_configured_registers_nothing() -> None:
+def test_installed_but_not_configured_registers_nothing(python: PluginProcesses) -> None:
     result = python(LOAD + REGISTERED)
     assert "HOOKED []" in result.stdout, result.stderr
     assert "seams" not in result.stdout
     assert "link" not in result.stdout
 
 
-def test_configured_hooks_take_and_one_that_did_not_is_named() -> None:
+def test_configured_hooks_take_and_one_that_did_not_is_named(python: PluginProcesses) -> None:
     """Another plugin replaces a method after Governor's hook was applied."""
     check = "from sglang_patch.seams import hooks\n"
     check += (
@@ -74,7 +67,7 @@ def test_configured_hooks_take_and_one_that_did_not_is_named() -> None:
     )
 
 
-def test_an_sglang_without_a_target_is_refused_before_it_starts() -> None:
+def test_an_sglang_without_a_target_is_refused_before_it_starts(python: PluginProcesses) -> None:
     remove = (
         "from sglang.srt.managers.scheduler import Scheduler\ndel Scheduler.update_running_batch\n"
     )
@@ -94,14 +87,16 @@ def test_an_sglang_without_a_target_is_refused_before_it_starts() -> None:
     ],
     ids=["endpoint", "missing file", "bad value", "typo"],
 )
-def test_bad_configuration_stops_the_start(environment: dict[str, str], message: str) -> None:
+def test_bad_configuration_stops_the_start(
+    python: PluginProcesses, environment: dict[str, str], message: str
+) -> None:
     result = python(LOAD + "print('went on')", **environment)
     assert result.returncode != 0
     assert message in result.stderr
     assert "went on" not in result.stdout
 
 
-def test_an_unknown_sglang_version_is_refused_unless_insisted() -> None:
+def test_an_unknown_sglang_version_is_refused_unless_insisted(python: PluginProcesses) -> None:
     pretend = "from sglang_patch.seams import versions\nversions.CHECKED = ('0.1',)\n"
     result = python(pretend + LOAD + "print('on')", GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
     assert "0.1" in result.stderr

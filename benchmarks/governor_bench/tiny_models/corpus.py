@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sysconfig
 import textwrap
 from collections.abc import Iterator
@@ -20,21 +21,26 @@ def functions(recipe: Recipe) -> list[str]:
     Raises:
         RuntimeError: this Python ships too few of its sources.
     """
-    stdlib = Path(sysconfig.get_path("stdlib"))
     shortest, longest = recipe.function_bytes
-    found = [
-        source
-        for path in sorted(stdlib.glob("*.py"))
-        for source in _functions_of(path)
-        if shortest <= len(source.encode()) <= longest
-    ]
+    found = [source for source in _all_functions() if shortest <= len(source.encode()) <= longest]
     if len(found) < recipe.functions:
         raise RuntimeError(
-            f"{stdlib} holds {len(found)} functions of {shortest} to {longest} bytes and the "
+            f"{_stdlib()} holds {len(found)} functions of {shortest} to {longest} bytes and the "
             f"recipe asks for {recipe.functions}: this Python was installed without the sources "
             "of its standard library. Use one that has them, for example from python.org or uv."
         )
     return [found[index * len(found) // recipe.functions] for index in range(recipe.functions)]
+
+
+def _stdlib() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+@functools.cache  # it takes two seconds
+def _all_functions() -> tuple[str, ...]:
+    return tuple(
+        source for path in sorted(_stdlib().glob("*.py")) for source in _functions_of(path)
+    )
 
 
 def _functions_of(path: Path) -> Iterator[str]:
