@@ -24,6 +24,8 @@ from governor_protos.messages import (
     Welcome,
 )
 
+LEASE_STEPS = 4
+
 Decide = Callable[[Snapshot, tuple[int, ...]], Decision]
 """What to answer to a snapshot of an engine with these draft lengths."""
 
@@ -61,7 +63,7 @@ def decision(
     caps = caps or {}
     return Decision(
         snapshot.for_step,
-        4,
+        LEASE_STEPS,
         array("I", park or []).tobytes(),
         orders or [],
         "test",
