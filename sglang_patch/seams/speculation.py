@@ -14,7 +14,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from governor_protos.limits import MAX_DRAFT_LENGTHS, MAX_DRAFT_TOKENS
 from governor_protos.messages import Drafting, DraftSource
@@ -33,12 +33,29 @@ SWITCHED = "Switch adaptive runtime state"
 """How the line starts that SGLang logs at each switch."""
 
 
+class OwnDrafts(Protocol):
+    """What a worker that is not SGLang's shows of its drafts, as its ``governor_drafts``.
+
+    It notes what a step drafts on the step's result, as ``governor_drafted``.
+    """
+
+    lengths: tuple[int, ...]
+    """Ascending."""
+    order: DraftOrder
+    """What the coming step is to draft."""
+
+    def drafting(self) -> Drafting: ...
+
+
 class Drafted(NamedTuple):
     """What one launched decode step drafted."""
 
     length: int
     caps: dict[str, int]
     """By request id (rid): rows that could accept fewer."""
+    verified_tokens: int = OWN_CHOICE
+    """Draft tokens that all rows together were verified for, where each pays for its own;
+    ``OWN_CHOICE``: every row was verified in full."""
 
     def verified(self, rid: str) -> int:
         """Draft tokens of a row that could be accepted."""
@@ -150,7 +167,7 @@ def cut(links: Any, caps: Sequence[int | None]) -> Any:
 
 def tell(scheduler: Scheduler, order: DraftOrder) -> None:
     """Have the coming step draft as ordered."""
-    lengths = _ordered_lengths(scheduler)
+    lengths = _own_drafts(scheduler) or _ordered_lengths(scheduler)
     if lengths is not None:
         lengths.order = order
 
@@ -160,6 +177,8 @@ def note_launch(scheduler: Scheduler, result: Any) -> Drafted | None:
 
     None where the engine does not speculate.
     """
+    if _own_drafts(scheduler) is not None:
+        return drafted(result)
     lengths = _ordered_lengths(scheduler)
     nodes = getattr(result, "speculative_num_draft_tokens", None)
     if lengths is None or not nodes:
@@ -195,6 +214,9 @@ def draft_lengths(scheduler: Scheduler) -> tuple[int, ...]:
     Raises:
         ConfigurationError: there are more, or longer ones, than the protocol carries.
     """
+    own = _own_drafts(scheduler)
+    if own is not None:
+        return own.lengths
     lengths = _ordered_lengths(scheduler)
     if lengths is None:
         return ()
@@ -209,6 +231,9 @@ def draft_lengths(scheduler: Scheduler) -> tuple[int, ...]:
 
 def drafting(scheduler: Scheduler) -> Drafting | None:
     """How the engine drafts, for the controller to know; None without speculation."""
+    own = _own_drafts(scheduler)
+    if own is not None:
+        return own.drafting()
     lengths = draft_lengths(scheduler)
     if not lengths:
         return None
@@ -235,6 +260,12 @@ def switch_s(worker: Any, lengths: Sequence[int]) -> float:
         taken.append(time.perf_counter() - start_s)
     controller.params.order = STOCK
     return statistics.median(taken) if taken else 0.0
+
+
+def _own_drafts(scheduler: Scheduler) -> OwnDrafts | None:
+    worker = getattr(scheduler, "draft_worker", None)
+    found: OwnDrafts | None = getattr(worker, "governor_drafts", None)
+    return found
 
 
 def _ordered_lengths(scheduler: Scheduler) -> Any:

@@ -29,7 +29,9 @@ def _drafts(applies: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda args: bool(getattr(args, "speculative_algorithm", None)) and applies(args)
 
 
-GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE")
+RAGGED_ALGORITHMS = ("EMULATED",)
+"""Of workers that take any length and any cap without being asked to adapt."""
+GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE", *RAGGED_ALGORITHMS)
 """NEXTN is SGLang's other name for EAGLE."""
 
 REFUSED = (
@@ -88,7 +90,8 @@ REFUSED = (
         # SGLang itself switches the option off for trees.
         _drafts(
             lambda args: (
-                not getattr(args, "speculative_adaptive", False)
+                args.speculative_algorithm.upper() not in RAGGED_ALGORITHMS
+                and not getattr(args, "speculative_adaptive", False)
                 and (getattr(args, "speculative_eagle_topk", None) or 1) == 1
             )
         ),

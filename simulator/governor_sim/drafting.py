@@ -22,15 +22,11 @@ from msgspec import Meta
 from controller_service.speculation.trees import bucket_of, node_chances
 from governor_sim.rows import SimRow
 from sglang_patch.apply.speculation import DraftOrder, nearest
+from sglang_patch.emulated.speculation.luck import RowLuck, chains_shared_out, shared_out
 
 _Length = Annotated[int, Meta(ge=0, le=64)]
 _TREE_LEVELS = 64
 """Levels for which trees are worked out; a draft's chances are rounded to one of them."""
-
-
-PACE_MEMORY = 0.05
-"""Weight of the newest step in a row's tokens a step."""
-FIRST_PACE = 2.0
 
 
 class DraftingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,7 +134,7 @@ class Drafter:
             accepted = luck.chain(_position(row), cap)
         else:
             accepted = luck.tree(_position(row), cap, length, self._config.width)
-        luck.tokens_a_step += PACE_MEMORY * (1.0 + accepted - luck.tokens_a_step)
+        luck.note(accepted)
         return accepted
 
     def _luck(self, row: SimRow) -> Fortune | None:
@@ -149,33 +145,19 @@ class Drafter:
     def _shared_out(
         self, rows: list[SimRow], caps: list[int], length: int, budget: int
     ) -> list[int]:
-        """Spend ``budget`` where the draft's own chances say that tokens add most.
-
-        The draft is taken to know how likely it is to be right: confidence of EAGLE drafts follows
-        acceptance closely (EAGLE-2, arXiv 2406.16858).
-        """
+        lucks = [self._luck(row) for row in rows]
+        positions = [_position(row) for row in rows]
+        if self._config.width == 1 or self._acceptance is None:
+            return chains_shared_out(lucks, positions, caps, budget)
         most = max(caps)
-        if not most or self._acceptance is None:
+        if not most:
             return caps
-        lucks = [(self._luck(row), _position(row)) for row in rows]
-        if self._config.width == 1:
-            levels = np.array(
-                [[0.0] * most if luck is None else luck.levels(at, most) for luck, at in lucks]
-            )
-            chances = levels.cumprod(axis=1)
-        else:
-            first = [0.0 if luck is None else luck.levels(at, 1)[0] for luck, at in lucks]
-            table = node_chances(self._config.width, length, most)
-            chances = table[bucket_of(np.array(first))]
-        pace = np.array([1.0 if luck is None else luck.tokens_a_step for luck, _ in lucks])
-        worth = np.where(np.arange(most) < np.array(caps)[:, None], chances, 0.0)
-        worth = (worth / pace[:, None]).ravel()
-        if not budget:
-            return [0] * len(rows)
-        spent = np.argpartition(-worth, min(budget, worth.size) - 1)[:budget]
-        owner = spent // most
-        shared: list[int] = np.bincount(owner, minlength=len(rows)).tolist()
-        return [min(mine, cap) for mine, cap in zip(shared, caps, strict=True)]
+        first = [
+            0.0 if luck is None else luck.levels(at, 1)[0]
+            for luck, at in zip(lucks, positions, strict=True)
+        ]
+        chances = node_chances(self._config.width, length, most)[bucket_of(np.array(first))]
+        return shared_out(chances, lucks, caps, budget)
 
 
 def _position(row: SimRow) -> int:
@@ -183,34 +165,19 @@ def _position(row: SimRow) -> int:
     return row.context_tokens - row.prompt_tokens
 
 
-class Fortune:
-    """One row's luck, ready to be looked up."""
+class Fortune(RowLuck):
+    """One row's luck, as its workload has it."""
 
-    __slots__ = ("_choice", "_levels", "_runs", "tokens_a_step")
+    __slots__ = ("_choice",)
 
     def __init__(self, acceptance: Acceptance, seed: int, row: SimRow) -> None:
         branch = int(row.rid.rpartition("-")[2]) if row.rid[-1].isdigit() else 0
         luck = acceptance.luck(seed, row.request.index, branch, row.max_new_tokens + 1)
+        super().__init__(luck.choice, luck.level)
         self._choice: list[int] = luck.choice.tolist()
-        self._levels: list[float] = luck.level.tolist()
-        runs = [0] * (len(self._choice) + 1)
-        for at in range(len(self._choice) - 1, -1, -1):
-            runs[at] = runs[at + 1] + 1 if self._choice[at] == 1 else 0
-        self._runs = runs
-        self.tokens_a_step = FIRST_PACE
-        """What steps have given the row of late."""
-
-    def levels(self, at: int, count: int) -> list[float]:
-        """Chances at ``count`` positions from ``at`` on; 0 past the end."""
-        found = self._levels[at : at + count]
-        return found + [0.0] * (count - len(found))
-
-    def chain(self, at: int, cap: int) -> int:
-        """Accepted tokens of a chain of ``cap`` from position ``at`` on."""
-        return min(cap, self._runs[at]) if at < len(self._runs) else 0
 
     def tree(self, at: int, nodes: int, depth: int, width: int) -> int:
-        """Likewise, of the best tree of so many nodes."""
+        """Accepted tokens of the best tree of so many nodes from position ``at`` on."""
         choice = self._choice
         if at >= len(choice):
             return 0

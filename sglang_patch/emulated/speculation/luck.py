@@ -1,0 +1,110 @@
+"""A row's luck with drafts: drawn before it runs and only looked up. Pure.
+
+The simulator's chains are these too, so that both tiers meet the same luck.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+FIRST_CHOICE = 1
+PACE_MEMORY = 0.05
+"""Weight of the newest step in a row's tokens a step."""
+FIRST_PACE = 2.0
+
+
+class RowLuck:
+    """What a row's drafts come to, by position of its output.
+
+    Args:
+        choices: shape ``(tokens,)``; which of the draft's choices for a position is right, given
+            that the text so far is: 1 is its first.
+        levels: shape ``(tokens,)``; the chance that it is the first. A draft knows it.
+    """
+
+    __slots__ = ("_levels", "_runs", "tokens_a_step")
+
+    def __init__(self, choices: npt.NDArray[np.integer], levels: npt.NDArray[np.float64]) -> None:
+        self._levels: list[float] = levels.tolist()
+        places = np.arange(len(choices))
+        wrong = np.where(choices == FIRST_CHOICE, len(choices), places)
+        next_wrong = np.minimum.accumulate(wrong[::-1])[::-1]
+        self._runs: list[int] = (next_wrong - places).tolist()
+        self.tokens_a_step = FIRST_PACE
+        """What steps have given the row of late."""
+
+    def levels(self, at: int, count: int) -> list[float]:
+        """Chances at ``count`` positions from ``at`` on; 0 past the end."""
+        found = self._levels[at : at + count]
+        return found + [0.0] * (count - len(found))
+
+    def chain(self, at: int, cap: int) -> int:
+        """Accepted tokens of a chain of ``cap`` from position ``at`` on; none past the end."""
+        return min(cap, self._runs[at]) if at < len(self._runs) else 0
+
+    def note(self, accepted: int) -> None:
+        """Take note of what a step gave the row."""
+        self.tokens_a_step += PACE_MEMORY * (1.0 + accepted - self.tokens_a_step)
+
+
+def drawn(level: float, seed: int, prompt: Sequence[int], tokens: int) -> RowLuck:
+    """The luck of a request that brought none: one level all along.
+
+    A position's draw depends on seed, prompt and position alone.
+    """
+    digest = hashlib.sha256(np.asarray(prompt, dtype=np.int64).tobytes()).digest()
+    source = np.random.SeedSequence([seed, int.from_bytes(digest[:16], "little")])
+    uniform = np.random.Generator(np.random.PCG64(source)).random(tokens)
+    return RowLuck(
+        np.where(uniform < level, FIRST_CHOICE, FIRST_CHOICE + 1), np.full(tokens, level)
+    )
+
+
+def shared_out(
+    chances: npt.NDArray[np.float64], lucks: Sequence[RowLuck | None], caps: list[int], budget: int
+) -> list[int]:
+    """Spend ``budget`` draft tokens where the draft's own chances say that they add most.
+
+    The draft is taken to know how likely it is to be right: confidence of EAGLE drafts follows
+    acceptance closely (EAGLE-2, arXiv 2406.16858).
+
+    Args:
+        chances: shape ``(rows, tokens)``; that a row's next draft token is accepted, which falls
+            along a row.
+        lucks: of the rows; None: a row that steps give one token.
+        caps: the most for each row.
+
+    Returns:
+        Draft tokens of each row.
+    """
+    if not budget:
+        return [0] * len(caps)
+    most = chances.shape[1]
+    pace = np.array([1.0 if luck is None else luck.tokens_a_step for luck in lucks])
+    worth = np.where(np.arange(most) < np.array(caps)[:, None], chances, 0.0)
+    worth = (worth / pace[:, None]).ravel()
+    spent = np.argpartition(-worth, min(budget, worth.size) - 1)[:budget]
+    shared: list[int] = np.bincount(spent // most, minlength=len(caps)).tolist()
+    return [min(mine, cap) for mine, cap in zip(shared, caps, strict=True)]
+
+
+def chains_shared_out(
+    lucks: Sequence[RowLuck | None], positions: Sequence[int], caps: list[int], budget: int
+) -> list[int]:
+    """:func:`shared_out` over chains.
+
+    Args:
+        positions: in each row's output, of its first drafted token.
+    """
+    most = max(caps)
+    if not most:
+        return caps
+    levels = [
+        [0.0] * most if luck is None else luck.levels(at, most)
+        for luck, at in zip(lucks, positions, strict=True)
+    ]
+    return shared_out(np.array(levels).cumprod(axis=1), lucks, caps, budget)
