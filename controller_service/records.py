@@ -48,6 +48,10 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     latency_s: float
     decision: DecisionRecord | None
     draft_tokens: int = 0
+    """Draft tokens verified, over all rows."""
+    draft_length: int = 0
+    """Draft steps before the verification."""
+    accepted_tokens: int = 0
     expected_s: float = 0.0
     """What the predictor said of the very shape that ran, before it learnt from it; 0: nothing."""
     expected_p90_s: float = 0.0
@@ -100,6 +104,8 @@ class StepLog:
             feedback.latency_s,
             self._pending.pop(feedback.step, None),
             feedback.draft_tokens,
+            feedback.draft_length,
+            feedback.accepted_tokens,
             *expectation,
         )
         self._steps.append(record)

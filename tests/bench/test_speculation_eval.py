@@ -27,6 +27,7 @@ from governor_bench.eval.speculation.run import evaluate_simulated
 from governor_bench.eval.speculation.setting import (
     Outcome,
     Setting,
+    StepFigures,
     judged_requests,
     run,
     workload_of,
@@ -201,7 +202,15 @@ def test_the_table_is_tuned_on_each_load() -> None:
 def test_cells_hold_medians_over_seeds() -> None:
     def outcome(seed: int, tokens: float) -> Outcome:
         setting = msgspec.structs.replace(SMALL, seed=seed)
-        return Outcome(setting, tokens, tokens, None, None, *[1.0] * 6)
+        means = dict.fromkeys(StepFigures.__struct_fields__, 1.0)
+        return Outcome(
+            setting=setting,
+            tokens_per_s=tokens,
+            goodput_tok_s=tokens,
+            tight_attainment=None,
+            tight_tpot_ms=None,
+            **means,
+        )
 
     (found,) = cells_of([(FIXED[0], outcome(seed, 10.0 * seed)) for seed in (1, 2, 9)])
     assert found.figures[0].tokens_per_s == 20.0
