@@ -55,7 +55,12 @@ def listening(folder: Path, decide: Decide = every_row_runs) -> Iterator[Heard]:
             peer, frame = router.recv_multipart()
             message = decode_to_controller(frame)
             if isinstance(message, Hello):
-                router.send_multipart([peer, encode(Welcome(PROTOCOL_MAJOR, PROTOCOL_MINOR, "ear", "0", "none", 4096))])
+                router.send_multipart(
+                    [
+                        peer,
+                        encode(Welcome(PROTOCOL_MAJOR, PROTOCOL_MINOR, "ear", "0", "none", 4096)),
+                    ]
+                )
                 heard.hello = message
             elif isinstance(message, Snapshot):
                 heard.ended += message.ended

@@ -164,5 +164,5 @@ def test_lengths_are_all_or_those_configured() -> None:
 @pytest.mark.parametrize("text", ["3,1", "0", "1,1", "a", "-1,2", "0,1,", "1,256"])
 def test_bad_lengths_are_explained(text: str) -> None:
     named = {"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_DRAFT_LENGTHS": text}
-    with pytest.raises(ConfigurationError, match="DRAFT_LENGTHS: .* is no list of lengths"):
+    with pytest.raises(ConfigurationError, match=r"DRAFT_LENGTHS: .* is no list of lengths"):
         load(named)

@@ -167,10 +167,12 @@ def predictors(
 
 @evaluate.command("speculation")
 @click.option("--tier", type=click.Choice(["S", "E"]), default="S", show_default=True)
-@seeds_option
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), help="Runs per cell.  [default: 3; tier E: 1]"
+)
 @click.option(
     "--scale",
-    default=5.0,
+    default=3.0,
     show_default=True,
     type=click.FloatRange(0.1, 100),
     help="Tier E: stretches every duration alike, so that a slow host can show a fast GPU.",
@@ -186,7 +188,7 @@ def predictors(
 @json_option
 def speculation(
     tier: str,
-    seeds: int,
+    seeds: int | None,
     scale: float,
     plots: Path,
     cluster: str | None,
@@ -199,7 +201,7 @@ def speculation(
     from governor_bench.eval.speculation.run import evaluate_simulated
     from governor_bench.eval.speculation.setting import RunFailed
 
-    chosen = list(range(1, seeds + 1))
+    chosen = list(range(1, (seeds or (1 if tier == "E" else 3)) + 1))
     with cluster_errors(), progress_bar() as progress:
         if tier == "S":
             report = evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)

@@ -123,7 +123,7 @@ def targets(seeds: Sequence[int], *, quick: bool) -> Entries:
 
 EMULATED_LOADS = (8, 32)
 EMULATED_LEVELS = (0.3, 0.7, 0.95)
-EMULATED_OUTPUT_TOKENS = 100
+EMULATED_OUTPUT_TOKENS = 80
 """Shorter than in the simulator: a run takes as long as it says, times the scale."""
 ON_EMULATED = tuple(
     msgspec.structs.replace(one, engine=EMULATED)
