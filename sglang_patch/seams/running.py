@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from governor_protos.limits import MAX_COUNT
 from governor_protos.messages import StepKind
 
-from sglang_patch.apply.speculation import OWN_CHOICE
 from sglang_patch.governor import EngineGovernor
 from sglang_patch.seams import runtime, speculation
 from sglang_patch.seams.batches import put_back
@@ -119,10 +118,8 @@ def _note_drafts(scheduler: Scheduler, result: Any, launch: LaunchedStep) -> Non
     step = speculation.note_launch(scheduler, result)
     if step is not None:
         launch.draft_length = step.length
-        launch.draft_tokens = step.verified_tokens
-        if step.verified_tokens == OWN_CHOICE:
-            # A row with a cap is verified in full all the same.
-            launch.draft_tokens = step.length * launch.rows
+        in_full = step.length * launch.rows
+        launch.draft_tokens = in_full if step.verified_tokens is None else step.verified_tokens
 
 
 def _prompt_tokens(batch: ScheduleBatch) -> int:

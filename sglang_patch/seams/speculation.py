@@ -53,9 +53,9 @@ class Drafted(NamedTuple):
     length: int
     caps: dict[str, int]
     """By request id (rid): rows that could accept fewer."""
-    verified_tokens: int = OWN_CHOICE
-    """Draft tokens that all rows together were verified for, where each pays for its own;
-    ``OWN_CHOICE``: every row was verified in full."""
+    verified_tokens: int | None = None
+    """Draft tokens verified over all rows, where each row pays for its own; None: every row was
+    verified in full, whatever its cap."""
 
     def verified(self, rid: str) -> int:
         """Draft tokens of a row that could be accepted."""
