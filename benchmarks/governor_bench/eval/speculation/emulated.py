@@ -16,6 +16,9 @@ from governor_bench.eval.speculation.rig import SpeculationRig, speculation_rig
 from governor_bench.eval.speculation.run import pairs_of, run_all
 from governor_bench.eval.speculation.setting import EMULATED, Outcome, Setting, workload_of
 
+HELD_UP = 0.01
+"""A run in which the host held the device up for more than this share of its time is run again, and
+the better of the two counts."""
 NO_TREES = "The emulated engine drafts chains alone; trees are compared in the simulator."
 
 
@@ -31,6 +34,7 @@ def evaluate_emulated(
         RunFailed: a run was not served.
     """
     stopwatch = Stopwatch()
+    repeated: list[str] = []
     seeds = list(seeds[:1] if quick else seeds)
     grid = plan.emulated(seeds, plan.ON_EMULATED, quick=quick)
     cells = len({(setting.load, setting.level, setting.other_level) for _, setting in grid})
@@ -44,7 +48,11 @@ def evaluate_emulated(
         outcomes = []
         for contender, setting in entries:
             stage(f"{contender.name} at {setting.load} users, acceptance {setting.level:g}")
-            outcomes.append(rig.run(setting))
+            outcome = rig.run(setting)
+            if outcome.host_limited_share > HELD_UP:
+                repeated.append(contender.name)
+                outcome = min(outcome, rig.run(setting), key=lambda run: run.host_limited_share)
+            outcomes.append(outcome)
             progress.advance(task)
         return outcomes
 
@@ -72,6 +80,7 @@ def evaluate_emulated(
             "host_limited_share": max(item.host_limited_share for item in outcomes),
             "host_limited_share_median": median(item.host_limited_share for item in outcomes),
             "late_share": max(item.late_share for item in outcomes),
+            "repeated_runs": len(repeated),
         },
         **envelope(
             tier="E",
