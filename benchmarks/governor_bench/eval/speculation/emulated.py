@@ -80,6 +80,7 @@ def evaluate_emulated(
             "host_limited_share": max(item.host_limited_share for item in outcomes),
             "host_limited_share_median": median(item.host_limited_share for item in outcomes),
             "late_share": max(item.late_share for item in outcomes),
+            "repeated_above_share": HELD_UP,
             "repeated_runs": len(repeated),
         },
         **envelope(

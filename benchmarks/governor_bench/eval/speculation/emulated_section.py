@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from governor_bench.eval.speculation.emulated import HELD_UP
 from governor_bench.eval.speculation.plan import FIXED, TURBOSPEC
 from governor_bench.eval.speculation.plots import place_of
 from governor_bench.eval.taper.tables import percent, table
@@ -34,7 +33,8 @@ def _head(report: Report) -> str:
         f"device waited for the host for {percent(hosts['host_limited_share_median'])} of its time "
         f"(median), {percent(hosts['host_limited_share'])} at worst; at worst "
         f"{percent(hosts['late_share'])} of the decisions came late. Runs of more than "
-        f"{percent(HELD_UP)} were run again, and the better one counts: {hosts['repeated_runs']}.\n"
+        f"{percent(hosts['repeated_above_share'])} were run again, {hosts['repeated_runs']} in "
+        "all, and the better of the two counts.\n"
         f"- {report['tree_vs_local_note']}\n\n"
         f"Workload of the first cell: {report['workload']}"
     )
