@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from governor_protos import encode
-from governor_protos.limits import MAX_DURATION_S
+from governor_protos.limits import MAX_DRAFT_PRICE, MAX_DURATION_S
 from governor_protos.messages import Band, Decision, Hello, Snapshot, StepFeedback, StepKind
 
 from controller_service.observe.stats import OutcomeCounts
@@ -108,9 +108,12 @@ class EngineSession:
                 capped=capped,
                 caps=caps,
                 draft_budget=_budget(plan),
+                draft_price=_price(plan),
             )
         )
         self._unsettled = (state, policy, plan, len(park))
+        if self._drafts is not None:
+            self._drafts.planned(None if plan.drafts is None else plan.drafts.given)
         return reply
 
     def _draft_orders(self, state: StepState, plan: BranchPlan) -> tuple[int, bytes, bytes]:
@@ -240,7 +243,14 @@ def _record(
 
 def _budget(plan: BranchPlan) -> int:
     drafts = plan.drafts
-    return drafts.draft_tokens if drafts is not None and drafts.shares_out else OWN_CHOICE
+    return drafts.most_tokens if drafts is not None and drafts.shares_out else OWN_CHOICE
+
+
+def _price(plan: BranchPlan) -> float:
+    drafts = plan.drafts
+    if drafts is None or not drafts.shares_out:
+        return 0.0
+    return min(max(0.0, drafts.price), MAX_DRAFT_PRICE)
 
 
 def _predicted_s(plan: BranchPlan) -> float:

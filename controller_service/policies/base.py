@@ -12,7 +12,7 @@ from governor_protos.limits import MAX_BANDS
 from governor_protos.messages import Band
 
 from controller_service.orders import OrdersRule, every_row_advances
-from controller_service.predictors.base import StepLatencyPredictor
+from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.state import U1, Mask, StepState
 
 OWN_CHOICE = -1
@@ -39,8 +39,13 @@ class DraftPlan(msgspec.Struct, frozen=True, eq=False):
     draft_tokens: int = 0
     """Draft tokens to be verified, summed over the rows."""
     shares_out: bool = False
-    """The engine is to spend ``draft_tokens`` over all rows by its draft's own chances; for engines
-    that can."""
+    """The engine is to spend up to ``most_tokens`` over all rows by its draft's own chances; for
+    engines that can."""
+    given: Floats | None = None
+    """Tokens that each row can expect of the step then, shape ``(rows,)``."""
+    most_tokens: int = 0
+    price: float = 0.0
+    """What a node must be worth to be verified then; see ``Decision.draft_price``."""
     expected_tokens: float = 0.0
     """Tokens that the step is expected to give."""
     predicted_step_s: float = 0.0

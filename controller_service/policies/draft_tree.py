@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from controller_service.policies import turbospec
 from controller_service.policies.base import BranchPlan, DraftPlan, Knob, PolicyKind
-from controller_service.policies.draft_nodes import Value, ragged_candidates
+from controller_service.policies.draft_candidates import Value, own_candidates, within_budget
 from controller_service.policies.drafting import Batch, Protection
 from controller_service.policies.turbospec import TurboSpecConfig
 from controller_service.predictors.base import StepLatencyPredictor
@@ -29,8 +29,8 @@ from controller_service.state import StepState
 class DraftTreeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget: Annotated[int, Meta(ge=0, le=MAX_DRAFT_TOKENS)] = 0
     """Nodes per row, spent over all rows together; 0: as many as pay."""
-    value: Value = "log"
-    """What a row's tokens are worth; the poster's nodes go by their chance alone: ``sum``."""
+    value: Value = "rate"
+    """What drafts are chosen by; the poster's nodes go by their chance alone: ``sum``."""
     protect: bool = True
     """No request that can keep its target is pushed past its pace."""
     told: Literal["budget", "caps"] = "budget"
@@ -44,22 +44,16 @@ def decide(
     if drafts is None or not predictor.fitted:
         return DraftPlan()
     if not drafts.is_ragged or not config.budget:
-        by_goodput = TurboSpecConfig(protect=config.protect, value=config.value)
-        return _shared_out(turbospec.decide(state, predictor, by_goodput, plan), state, config)
+        by_goodput = TurboSpecConfig(protect=config.protect, value=config.value, told=config.told)
+        return turbospec.decide(state, predictor, by_goodput, plan)
     batch = Batch.of(state, predictor, plan, drafts)
-    candidates = ragged_candidates(batch, config.value, config.budget * len(batch.rows))
+    budget = config.budget * len(batch.rows)
+    candidates = within_budget(own_candidates(batch, config.value), budget)
     protection = Protection(batch) if config.protect else None
-    chosen = turbospec.choose(batch, candidates, protection, keep=0.0, reluctance=0.0)
-    return _shared_out(chosen, state, config)
-
-
-def _shared_out(chosen: DraftPlan, state: StepState, config: DraftTreeConfig) -> DraftPlan:
-    """Leave it to the engine where the tokens go, if it can and there are any to share."""
-    drafts = state.drafts
-    can = drafts is not None and drafts.takes_budget and drafts.is_ragged
-    if not can or config.told == "caps" or chosen.draft_tokens <= 0:
-        return chosen
-    return msgspec.structs.replace(chosen, caps=None, shares_out=True)
+    chosen = turbospec.choose(batch, candidates, protection, value=config.value, reluctance=0.0)
+    if config.told == "caps" or not chosen.length:
+        return msgspec.structs.replace(chosen, given=None)
+    return turbospec.shared_out(msgspec.structs.replace(chosen, price=0.0), batch, budget)
 
 
 DRAFT_TREE = PolicyKind(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 from governor_protos.limits import MAX_DURATION_S
@@ -15,6 +17,7 @@ from controller_service.state import StepState
 
 MARGIN = 0.03
 """Share of a target that is kept back."""
+MOST_INTERRUPTED = 0.98
 RECOVERY_TOKENS = 24.0
 LEAST_REMAINING = 32.0
 """As for ``taper_plus``."""
@@ -34,6 +37,10 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     """Draft tokens that KV memory has room for."""
     plain_s: float
     """Predicted step without drafts."""
+    between_s: float
+    """Time of prefill after a step that does not grow with its length: a longer step is followed by
+    fewer of them in all. Where requests come so often that one follows every step, that is what
+    any step of prefill takes."""
 
     @classmethod
     def of(
@@ -45,6 +52,10 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     ) -> Batch:
         rows = np.flatnonzero(state.running & ~(plan.park & state.parkable))
         context = float(np.add.reduce(state.context_tokens[rows], dtype=np.int64))
+        # Requests that come at random, at a rate r, find a step of length T with chance
+        # p = 1 - exp(-r T). Of p, r T exp(-r T) goes with its length.
+        spared = 1.0 - min(drafts.interrupted, MOST_INTERRUPTED)
+        share = 1.0 - spared + spared * math.log(spared)
         return cls(
             state,
             predictor,
@@ -53,6 +64,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
             context,
             float(state.kv_total_tokens - state.kv_used_tokens - len(rows)),
             float(predictor.predict(float(len(rows)), context)),
+            share * float(predictor.predict(1.0, 0.0)) if share > 0.0 else 0.0,
         )
 
     def step_s(self, draft_tokens: Floats, length: Floats) -> Floats:
@@ -70,13 +82,13 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
         seconds: Floats = np.asarray(verify_s + self.drafts.drafting_s(length, count))
         return seconds
 
-    def goodput(self, tokens: Floats, step_s: Floats, length: Floats, keep: float) -> Floats:
-        """Tokens per second, with the newest length favoured by ``keep`` and by what it saves."""
+    def favoured(self, rate: Floats, step_s: Floats, length: Floats, keep: float) -> Floats:
+        """``rate`` with what a switch takes, and ``keep`` more for the newest length."""
         last = self.drafts.last_length
-        switched = (length != last) * self.drafts.switch_s
-        rate: Floats = tokens / (step_s + switched)
-        rate *= np.where(length == last, 1.0 + keep, 1.0)
-        return rate
+        switched_s = (length != last) * self.drafts.switch_s
+        favoured: Floats = rate * (step_s / (step_s + switched_s))
+        favoured *= np.where(length == last, 1.0 + keep, 1.0)
+        return favoured
 
 
 class Protection:
@@ -103,6 +115,11 @@ class Protection:
         self._longest_s = np.maximum(limits, alone_s) * (1.0 + ROUNDING)
         self._state_rows = state.rows
         self._rows = batch.rows
+
+    @property
+    def binds(self) -> bool:
+        """Whether there is anybody to protect."""
+        return bool(self._binds.any())
 
     def allows(self, step_s: float, tokens: Floats) -> bool:
         """

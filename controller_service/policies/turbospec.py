@@ -10,10 +10,11 @@ That is ``turbospec:per_request=false,estimate=average,value=sum,reluctance=1.1,
 default
 
 *estimate*    every request has a chance of its own (:mod:`controller_service.speculation`);
-*per_request* where the engine can verify drafts of different lengths at their own cost, one budget
-              is spent on the likeliest draft tokens of the whole batch;
-*value*       what counts is the logarithm of a request's tokens
-              (:mod:`controller_service.policies.draft_nodes`);
+*per_request* where the engine can verify drafts of different lengths at their own cost, each
+              request has a draft of its own;
+*value*       what counts is the rate in the long run, over requests as they come
+              (:mod:`controller_service.policies.draft_candidates`);
+*told*        an engine that can share a budget out over its rows is given one;
 *protect*     no request that can keep its target is pushed past its pace;
 *probe*       where nothing is worth drafting, a few rows draft one token now and then, so that it
               is noticed when that changes.
@@ -28,7 +29,12 @@ import numpy as np
 from msgspec import Meta
 
 from controller_service.policies.base import BranchPlan, DraftPlan, Knob, PolicyKind
-from controller_service.policies.draft_nodes import Candidates, Value, ragged_candidates
+from controller_service.policies.draft_candidates import (
+    Candidates,
+    Value,
+    equal_candidates,
+    own_candidates,
+)
 from controller_service.policies.drafting import Batch, Protection
 from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.state import U1, StepState
@@ -43,14 +49,17 @@ class TurboSpecConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_request: bool = True
     estimate: Literal["requests", "average"] = "requests"
     """A chance for each request, or the published average over the batch."""
-    value: Value = "log"
-    """What a row's tokens are worth: their logarithm, so that the time that requests take is least,
-    or as many as they are (published), so that this step gives most."""
+    value: Value = "rate"
+    """What drafts are chosen by: tokens per second in the long run, or (published) of this very
+    step."""
     reluctance: Annotated[float, Meta(ge=1, le=2)] = 1.0
     """Goodput of no drafts counts this many times (published: 1.1)."""
     keep: Annotated[float, Meta(ge=0, le=1)] = 0.01
     """Goodput of the newest length counts this share more."""
     protect: bool = True
+    told: Literal["budget", "caps"] = "budget"
+    """What an engine that can share a budget out is given. It knows its draft's chances at this
+    very place of every text, of which the controller knows no more than the average."""
     probe: Annotated[int, Meta(ge=0, le=65536)] = 48
     """Steps from one look at what a draft would do to the next; 0: never."""
     probe_rows: Annotated[int, Meta(ge=1, le=4096)] = 4
@@ -67,86 +76,79 @@ def decide(
     if not batch.rows.size:
         return DraftPlan(length=0) if 0 in drafts.lengths else DraftPlan()
     protection = Protection(batch) if config.protect else None
-    if config.per_request and drafts.is_ragged and config.estimate == "requests":
-        candidates = ragged_candidates(batch, config.value)
-        chosen = choose(batch, candidates, protection, config.keep, config.reluctance)
-    else:
-        chosen = _for_all(batch, protection, config)
+    is_own = config.per_request and drafts.is_ragged and config.estimate == "requests"
+    candidates = (
+        own_candidates(batch, config.value)
+        if is_own
+        else equal_candidates(batch, _survival(batch, config.estimate))
+    )
+    chosen = choose(
+        batch,
+        candidates,
+        protection,
+        value=config.value,
+        keep=config.keep,
+        reluctance=config.reluctance,
+    )
     if chosen.length == 0 and config.probe and state.for_step % config.probe == 0:
         return _probe(batch, protection, config) or chosen
-    return chosen
+    if not is_own or config.told == "caps":
+        return msgspec.structs.replace(chosen, given=None)
+    # The price says how many are worth it, better than what averages let expect; but who is
+    # protected was looked after with those.
+    is_bound = protection is not None and protection.binds
+    each = min(chosen.length, drafts.most_tokens) if drafts.width == 1 else drafts.most_tokens
+    return shared_out(chosen, batch, chosen.draft_tokens if is_bound else each * len(batch.rows))
 
 
 def choose(
     batch: Batch,
     candidates: Candidates,
     protection: Protection | None,
-    keep: float,
-    reluctance: float,
+    *,
+    value: Value,
+    keep: float = 0.0,
+    reluctance: float = 1.0,
 ) -> DraftPlan:
-    """The candidate with the best goodput among those that hurt nobody; without one, no drafts.
+    """The candidate with the best goodput among those that hurt nobody; without one, the first.
 
     Args:
-        reluctance: goodput of no drafts counts this many times.
+        value, keep, reluctance: see :class:`TurboSpecConfig`.
     """
     step_s = batch.step_s(candidates.draft_tokens, candidates.length)
-    rate = batch.goodput(candidates.merit, step_s, candidates.length, keep)
-    rate[0] *= reluctance
+    rate = batch.favoured(candidates.rates(batch, step_s, value), step_s, candidates.length, keep)
+    rate[candidates.length == 0] *= reluctance
     longest_s, tries = np.inf, 0
-    for which in np.argsort(-rate, kind="stable"):
+    for which in np.argsort(-rate, kind="stable").tolist():
         if which and step_s[which] > longest_s:
             continue
-        caps = candidates.caps(int(which))
-        if which and protection is not None:
-            given = _expected(batch, caps, float(candidates.tokens[which]))
-            if not protection.allows(float(step_s[which]), given):
-                # A step that is hardly shorter would hurt the same requests.
-                longest_s, tries = SHORTER * float(step_s[which]), tries + 1
-                if tries < MOST_TRIES:
-                    continue
-                break
-        return _plan(
-            batch,
-            int(candidates.length[which]),
-            caps,
-            float(candidates.tokens[which]),
-            float(step_s[which]),
-        )
-    return _plan(batch, 0, candidates.caps(0), float(len(batch.rows)), float(step_s[0]))
+        if not which or protection is None:
+            return _chosen(batch, candidates, which, step_s)
+        if protection.allows(float(step_s[which]), candidates.given_rows(which)):
+            return _chosen(batch, candidates, which, step_s)
+        # A step that is hardly shorter would hurt the same requests.
+        longest_s, tries = SHORTER * float(step_s[which]), tries + 1
+        if tries == MOST_TRIES:
+            break
+    return _chosen(batch, candidates, 0, step_s)
 
 
-def _for_all(batch: Batch, protection: Protection | None, config: TurboSpecConfig) -> DraftPlan:
-    """One length for every row."""
+def shared_out(chosen: DraftPlan, batch: Batch, most_tokens: float) -> DraftPlan:
+    """Leave it to the engine where the tokens go, if it can and there are any."""
+    if not batch.drafts.takes_budget or chosen.draft_tokens <= 0:
+        return msgspec.structs.replace(chosen, given=None)
+    return msgspec.structs.replace(
+        chosen, caps=None, shares_out=True, most_tokens=int(min(most_tokens, batch.room_tokens))
+    )
+
+
+def _survival(batch: Batch, estimate: Literal["requests", "average"]) -> Floats:
     drafts = batch.drafts
-    count = len(batch.rows)
-    lengths = np.array([k for k in drafts.lengths if k <= drafts.most_tokens], dtype=np.float64)
-    fits = (lengths * count <= batch.room_tokens) | (lengths == lengths[0])
-    lengths = lengths[fits]
-    longest = int(lengths[-1])
-    if config.estimate == "average":
-        survival = np.tile(drafts.batch_acceptance ** np.arange(1, longest + 1), (count, 1))
-    else:
-        survival = drafts.survival(longest)[batch.rows]
-    given = np.concatenate([np.ones((count, 1)), 1.0 + survival.cumsum(axis=1)], axis=1)
-    tokens = given.sum(axis=0)[lengths.astype(int)]
-    merit = tokens
-    if config.value == "log":
-        merit = count * np.exp(np.log(given).mean(axis=0))[lengths.astype(int)]
-    step_s = batch.step_s(lengths * count, lengths)
-    rate = batch.goodput(merit, step_s, lengths, config.keep)
-    rate[lengths == 0] *= config.reluctance
-    best = 0
-    for which in np.argsort(-rate, kind="stable"):
-        each = int(lengths[which])
-        if not each or protection is None:
-            best = int(which)
-            break
-        if protection.allows(float(step_s[which]), given[:, each]):
-            best = int(which)
-            break
-    length = int(lengths[best])
-    caps = np.full(count, length, dtype=np.uint8)
-    return _plan(batch, length, caps, float(tokens[best]), float(step_s[best]))
+    if estimate == "requests":
+        survival: Floats = drafts.survival(drafts.longest)[batch.rows]
+        return survival
+    alike = drafts.batch_acceptance ** np.arange(1.0, drafts.longest + 1.0)
+    return np.tile(alike, (len(batch.rows), 1))
 
 
 def _probe(
@@ -164,30 +166,24 @@ def _probe(
     if not length or tokens > batch.room_tokens:
         return None
     step_s = float(batch.step_s(np.array([tokens]), np.array([float(length)]))[0])
-    given = _expected(batch, caps, count + tokens)
+    given = 1.0 + (caps > 0) * drafts.survival(1)[batch.rows, 0]
     if protection is not None and not protection.allows(step_s, given):
         return None
     return _plan(batch, length, caps, float(given.sum()), step_s)
 
 
-def _expected(batch: Batch, caps: U1, total: float) -> Floats:
-    """Tokens that each row that advances is expected to be given.
-
-    Args:
-        total: their sum as it is known; of trees, rows are given their share of it.
-    """
-    drafts = batch.drafts
-    most = int(caps.max(initial=0))
-    if not most:
-        return np.ones(len(caps))
-    depth = min(most, drafts.longest)
-    reached = drafts.survival(depth)[batch.rows].cumsum(axis=1)
-    last = np.clip(caps.astype(np.intp), 1, depth) - 1
-    added = np.where(caps > 0, reached[np.arange(len(caps)), last], 0.0)
-    if drafts.width > 1 and added.any():
-        added *= max(0.0, total - len(caps)) / float(added.sum())
-    given: Floats = 1.0 + added
-    return given
+def _chosen(batch: Batch, candidates: Candidates, which: int, step_s: Floats) -> DraftPlan:
+    plan = _plan(
+        batch,
+        int(candidates.length[which]),
+        candidates.caps(which),
+        float(candidates.tokens[which]),
+        float(step_s[which]),
+    )
+    given = np.ones(batch.state.rows)
+    given[batch.rows] = candidates.given_rows(which)
+    price = float(candidates.prices(batch, step_s)[which])
+    return msgspec.structs.replace(plan, price=price, given=given)
 
 
 def _plan(batch: Batch, length: int, caps: U1, tokens: float, step_s: float) -> DraftPlan:

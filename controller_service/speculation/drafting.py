@@ -54,6 +54,8 @@ class DraftState(msgspec.Struct, frozen=True, eq=False):
     weighing a quarter (TurboSpec's own estimate)."""
     measured_tokens: Floats
     """Tokens per row and step under each of ``lengths`` as measured of late; NaN where never."""
+    interrupted: float = 0.0
+    """Share of decode steps that prefill came between them and the next, of late."""
     finished: tuple[VerifiedStep, ...] = ()
     """Steps that have finished since the snapshot before, oldest first."""
 

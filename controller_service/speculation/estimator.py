@@ -63,6 +63,7 @@ class AcceptanceEstimator:
         self._told = np.zeros((3, 0), dtype=np.int64)  # output, draft and accepted tokens
         self._ended = np.zeros((2, ENDED_KEPT))
         self._ended_count = 0
+        self._planned = np.zeros(0)
         self._position = np.full((2, longest), POSITION_STRENGTH)  # accepted and expected
         self._updates = 0
         self.acceptance = np.zeros(0)
@@ -84,6 +85,19 @@ class AcceptanceEstimator:
         ratio: Floats = self._position[0] / np.maximum(self._position[1], EDGE)
         return ratio
 
+    def plan(self, given: Floats | None) -> None:
+        """Take note of what the rows of the newest snapshot are expected to be given by a step.
+
+        An engine that shares a budget out leaves the nodes out that it thinks unlikely, so that
+        those it verifies say too much of the others. A row's chance is then the one at which it
+        would be given what it is given.
+
+        Args:
+            given: tokens, shape ``(rows,)``; None: the engine chooses nothing.
+        """
+        known = given is not None and len(given) == len(self._ids)
+        self._planned = given - 1.0 if given is not None and known else np.zeros(len(self._ids))
+
     def update(
         self,
         request_id: npt.NDArray[np.uint32],
@@ -91,12 +105,15 @@ class AcceptanceEstimator:
         draft_tokens: npt.NDArray[np.int32],
         accepted_tokens: npt.NDArray[np.int32],
         length: int = -1,
+        *,
+        ran_planned: bool = False,
     ) -> Floats:
         """Take in the rows of a snapshot, with their totals since they came.
 
         Args:
             length: draft steps of the newest finished step, which tells how deep trees were; -1:
                 as deep as they can be.
+            ran_planned: whether a step with drafts has finished since the snapshot before.
 
         Returns:
             Chance that each row's first draft token is accepted, shape ``(rows,)``.
@@ -105,7 +122,9 @@ class AcceptanceEstimator:
         self._align(request_id, told)
         gave, drafted, accepted = np.maximum(told - self._told, 0)
         self._told = told
-        if np.count_nonzero(drafted):
+        if not ran_planned:
+            self._planned = np.zeros(len(request_id))
+        if np.count_nonzero(drafted) or np.count_nonzero(self._planned):
             depth = self._longest if length <= 0 else min(length, self._longest)
             self._learn(gave, drafted, np.minimum(accepted, drafted), depth)
         else:
@@ -118,15 +137,19 @@ class AcceptanceEstimator:
         return self.acceptance
 
     def _learn(self, gave: Ints, drafted: Ints, accepted: Ints, depth: int) -> None:
-        rows = drafted > 0
         # Every step gives a row one token and those that were accepted.
         steps = np.maximum(gave - accepted, 1)
+        is_planned = (self._planned > 0) & (gave > 0)
+        rows = (drafted > 0) | is_planned
         if self._width == 1:
             failed = np.where(accepted < drafted, np.minimum(steps, drafted - accepted), 0)
             tested = (accepted + failed).astype(np.float64)
-            self._learn_positions(accepted, drafted, rows & (steps == 1))
+            if not is_planned.any():
+                self._learn_positions(accepted, drafted, rows & (steps == 1))
         else:
             tested = self._tested_in_trees(drafted, steps, depth)
+        if is_planned.any():
+            tested = np.where(is_planned, steps * self._planned / self.acceptance, tested)
         tested *= rows
         values = self._values
         idle = 0.5 ** (1.0 / IDLE_HALF_LIFE_STEPS)
@@ -175,6 +198,7 @@ class AcceptanceEstimator:
         values = np.zeros((4, len(request_id)))
         before = told.copy()  # what a new row brings along is no observation
         chance = np.full(len(request_id), self.mean)
+        planned = np.zeros(len(request_id))
         if self._ids.size:
             place = self._order[
                 np.minimum(self._ids[self._order].searchsorted(request_id), len(self._ids) - 1)
@@ -183,12 +207,14 @@ class AcceptanceEstimator:
             values[:, known] = self._values[:, place[known]]
             before[:, known] = self._told[:, place[known]]
             chance[known] = self.acceptance[place[known]]
+            planned[known] = self._planned[place[known]]
             left = np.ones(len(self._ids), dtype=np.bool_)
             left[place[known]] = False
             self._remember(self._values[2:, left])
         self._ids = request_id.copy()
         self._order = self._ids.argsort(kind="stable")
         self._values, self._told, self.acceptance = values, before, chance
+        self._planned = planned
 
     def _remember(self, lives: Floats) -> None:
         for accepted, tested in lives.T[-ENDED_KEPT:]:

@@ -16,6 +16,8 @@ KNOB = "drafts"
 """What an engine calls the actuator."""
 MEASURED_MEMORY = 0.05
 """Weight of the newest step in the measured tokens under its length."""
+INTERRUPTED_MEMORY = 0.02
+"""Weight of the newest decode step in the share of those that prefill has followed."""
 EMA_OLD = 0.75
 """TurboSpec's: a quarter of every new step."""
 
@@ -41,6 +43,8 @@ class DraftSession:
         self._index = {length: index for index, length in enumerate(self.lengths)}
         self._ema = self._estimator.mean
         self._last_length = -1
+        self._interrupted = 0.0
+        self._prefilled = False
 
     @property
     def mean_acceptance(self) -> float:
@@ -58,14 +62,24 @@ class DraftSession:
             takes_budget=drafting.takes_budget,
             switch_s=drafting.switch_s,
             last_length=self._last_length,
-            acceptance=self._accepted_by_row(snapshot),
+            acceptance=self._accepted_by_row(snapshot, any(step.length for step in finished)),
             by_position=estimator.by_position,
             step_s=self._cost.step_s,
             row_step_s=self._cost.row_step_s,
             batch_acceptance=self._ema,
             measured_tokens=self._measured.copy(),
+            interrupted=self._interrupted,
             finished=finished,
         )
+
+    def planned(self, given: Floats | None) -> None:
+        """Take note of what was decided for the newest snapshot.
+
+        Args:
+            given: tokens that each row can expect of an engine that shares a budget out, shape
+                ``(rows,)``; None where it does not.
+        """
+        self._estimator.plan(given)
 
     def settle(self) -> None:
         """What can wait until the reply is on its way."""
@@ -86,7 +100,7 @@ class DraftSession:
         """What drafting is taken to have cost in a step that has finished."""
         return self._cost.drafting_s(feedback.draft_length, feedback.rows)
 
-    def _accepted_by_row(self, snapshot: Snapshot) -> Floats:
+    def _accepted_by_row(self, snapshot: Snapshot, has_drafted: bool) -> Floats:
         rows = snapshot.rows
         count = len(rows)
         if len(rows.draft_tokens) != 4 * count:
@@ -96,11 +110,18 @@ class DraftSession:
             np.frombuffer(column, "<i4")
             for column in (rows.output_tokens, rows.draft_tokens, rows.accepted_tokens)
         )
-        return self._estimator.update(ids, output, drafted, accepted, self._last_length)
+        return self._estimator.update(
+            ids, output, drafted, accepted, self._last_length, ran_planned=has_drafted
+        )
 
     def _take_in(self, feedback: Sequence[StepFeedback]) -> tuple[VerifiedStep, ...]:
         steps = []
         for item in feedback:
+            if item.kind == StepKind.PREFILL:
+                self._prefilled = True
+            elif item.kind == StepKind.DECODE:
+                self._interrupted += INTERRUPTED_MEMORY * (self._prefilled - self._interrupted)
+                self._prefilled = False
             if item.kind != StepKind.DECODE or item.prefill_tokens or not item.rows:
                 continue
             accepted = min(item.accepted_tokens, item.draft_tokens)

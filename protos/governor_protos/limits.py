@@ -26,6 +26,9 @@ MAX_DRAFT_LENGTHS = 64
 MAX_DRAFT_TOKENS = 255
 """Draft tokens of one row at one step: a cap on them fills an unsigned byte."""
 
+MAX_DRAFT_PRICE = 1e6
+"""What one draft token may cost, over the rest of a row's share of a step."""
+
 MAX_BANDS = 16
 """Batch-size bands in a table of standing orders."""
 

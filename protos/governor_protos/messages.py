@@ -39,6 +39,8 @@ SignedDuration = Annotated[float, Meta(ge=-limits.MAX_DURATION_S, le=limits.MAX_
 Cap = Annotated[int, Meta(ge=-1, le=limits.MAX_COUNT)]
 """A cap on a count; -1 means no cap."""
 
+Price = Annotated[float, Meta(ge=0, le=limits.MAX_DRAFT_PRICE)]
+
 Column1 = Annotated[bytes, Meta(max_length=1 * limits.MAX_ROWS)]
 Column4 = Annotated[bytes, Meta(max_length=4 * limits.MAX_ROWS)]
 
@@ -323,9 +325,14 @@ class Decision(Wire, frozen=True, tag="decision"):
     named may have ``draft_length`` of a chain, ``Drafting.most_tokens`` of a tree. Since 1.3."""
     draft_budget: Cap = -1
     """Draft tokens that may be verified over all rows; -1: as many as lengths and caps allow. The
-    engine spends them, within lengths and caps, on the nodes with the greatest p / e: p is the
-    chance of a node's path by the draft itself, e the tokens a step that the row is given on
-    average. Since 1.3."""
+    engine spends them, within lengths and caps, on the nodes that are worth most (``draft_price``).
+    Since 1.3."""
+    draft_price: Price = 0.0
+    """What a node must be worth to be verified by an engine that shares a budget out; 0: anything.
+    A node is worth p / (e - p * d), without bound where e <= p * d: p is the chance of its path by
+    the draft itself, e the tokens a step that the row is given on average, d the draft tokens that
+    are verified for it. The price is what a draft token adds to a step, over the rest of a row's
+    share of the step. Since 1.4."""
 
 
 class Goodbye(Wire, frozen=True, tag="goodbye"):

@@ -27,6 +27,8 @@ class DraftOrder(NamedTuple):
     """Rows (rid) that may have fewer draft tokens verified than others, and how many."""
     budget: int = OWN_CHOICE
     """Draft tokens over all rows, for an engine that shares them out; ``OWN_CHOICE``: no limit."""
+    price: float = 0.0
+    """What a draft token must be worth there; see ``Decision.draft_price``."""
 
 
 STOCK = DraftOrder()
@@ -42,7 +44,7 @@ def drafts_as_decided(decision: Decision, table: RowTable, lengths: Sequence[int
     if length <= 0:
         return DraftOrder(length)
     if not decision.capped:
-        return DraftOrder(length, budget=decision.draft_budget)
+        return DraftOrder(length, budget=decision.draft_budget, price=decision.draft_price)
     caps = dict(zip(unpack("I", decision.capped), decision.caps, strict=True))
     return DraftOrder(
         length,
@@ -52,6 +54,7 @@ def drafts_as_decided(decision: Decision, table: RowTable, lengths: Sequence[int
             if record.request_id in caps
         ),
         decision.draft_budget,
+        decision.draft_price,
     )
 
 

@@ -113,7 +113,7 @@ class Drafter:
         caps = dict(order.caps)
         mine = [min(caps.get(row.rid, most), most) for row in rows]
         if order.budget >= 0 and config.takes_budget:
-            mine = self._shared_out(rows, mine, length, order.budget)
+            mine = self._shared_out(rows, mine, length, order)
         verified = mine if config.is_ragged else [most] * len(rows)
         if sum(verified) > room_tokens:
             self.refused_steps += 1
@@ -134,7 +134,7 @@ class Drafter:
             accepted = luck.chain(_position(row), cap)
         else:
             accepted = luck.tree(_position(row), cap, length, self._config.width)
-        luck.note(accepted)
+        luck.note(cap, accepted)
         return accepted
 
     def _luck(self, row: SimRow) -> Fortune | None:
@@ -143,21 +143,18 @@ class Drafter:
         return row.luck
 
     def _shared_out(
-        self, rows: list[SimRow], caps: list[int], length: int, budget: int
+        self, rows: list[SimRow], caps: list[int], length: int, order: DraftOrder
     ) -> list[int]:
-        lucks = [self._luck(row) for row in rows]
-        positions = [_position(row) for row in rows]
-        if self._config.width == 1 or self._acceptance is None:
-            return chains_shared_out(lucks, positions, caps, budget)
         most = max(caps)
-        if not most:
+        lucks = [luck for luck in map(self._luck, rows) if luck is not None]
+        if not most or not lucks:
             return caps
-        first = [
-            0.0 if luck is None else luck.levels(at, 1)[0]
-            for luck, at in zip(lucks, positions, strict=True)
-        ]
+        positions = [_position(row) for row in rows]
+        if self._config.width == 1:
+            return chains_shared_out(lucks, positions, caps, order)
+        first = [luck.levels(at, 1)[0] for luck, at in zip(lucks, positions, strict=True)]
         chances = node_chances(self._config.width, length, most)[bucket_of(np.array(first))]
-        return shared_out(chances, lucks, caps, budget)
+        return shared_out(chances, lucks, caps, order)
 
 
 def _position(row: SimRow) -> int:

@@ -154,13 +154,14 @@ def test_equal_settings_give_equal_outcomes_over_equal_work() -> None:
     assert first.tokens_per_s > other.tokens_per_s
 
 
-def test_a_shifting_level_goes_there_and_back_twice() -> None:
+def test_a_level_shifts_in_mid_run() -> None:
     setting = msgspec.structs.replace(SMALL, other_level=0.2, load=40, shortened=1)
     process = workload_of(setting).acceptance
     assert process is not None
     levels = [process.mean_of(n) for n in range(40, 40 + judged_requests(setting))]
     changes = sum(a != b for a, b in itertools.pairwise(levels))
-    assert changes == 3
+    assert changes == 1
+    assert levels[0] == 0.2
     assert levels.count(0.2) == pytest.approx(len(levels) / 2, abs=1)
 
 
@@ -290,7 +291,7 @@ def test_every_setting_of_tier_e_is_run_once_and_alike_in_both_tiers() -> None:
         assert setting.engine == "emulated"
         assert engine_of(setting).switch_s == 0.0
         assert policy_of(contender.policy).label == setting.policy
-        assert judged_requests(setting) == max(12, 1.5 * setting.load)
+        assert judged_requests(setting) == max(16, 1.5 * setting.load)
 
 
 def test_a_run_that_was_not_served_says_so() -> None:

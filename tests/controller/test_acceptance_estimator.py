@@ -56,6 +56,21 @@ def test_expected_tokens_are_those_that_come() -> None:
         assert expected[part].mean() == pytest.approx(given_tokens[part].mean(), rel=0.12, abs=0.05)
 
 
+def test_nodes_that_an_engine_left_out_count_as_what_they_were_expected_to_give() -> None:
+    """The engine verifies a draft only where it is sure: what it verifies is nearly always right,
+    and says nothing of the rest."""
+    estimator, rng = AcceptanceEstimator(1), np.random.default_rng(5)
+    ids = np.arange(1, 33, dtype=np.uint32)
+    totals = np.zeros((3, 32), dtype=np.int32)
+    estimator.update(ids, *totals)
+    for _ in range(300):
+        estimator.plan(1.0 + estimator.acceptance)
+        sure = rng.random(32) < 0.4
+        totals += np.array([1 + sure, sure, sure], dtype=np.int32)
+        estimator.update(ids, *totals, 1, ran_planned=True)
+    assert estimator.acceptance.mean() == pytest.approx(0.4, abs=0.05)
+
+
 def test_rows_that_differ_are_told_apart() -> None:
     estimator, batch = AcceptanceEstimator(LENGTH), Batch([0.2, 0.9] * 16)
     for _ in range(80):

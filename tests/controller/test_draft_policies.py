@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from speculation_builders import LENGTHS, draft_state, drafting_state
 
 from controller_service.policies.base import DraftPlan, Knob, PolicyFailed
-from controller_service.policies.draft_nodes import ragged_candidates
+from controller_service.policies.draft_candidates import own_candidates, within_budget
 from controller_service.policies.drafting import Batch, Protection
 from controller_service.policies.registry import DRAFT_POLICIES, UnknownPolicy, parse_policy
 from controller_service.speculation.drafting import DraftState
@@ -189,24 +189,56 @@ def test_each_request_has_its_own_length() -> None:
     st.lists(st.floats(0.02, 0.98), min_size=1, max_size=12),
     st.integers(1, 40),
     st.sampled_from([(1, 7), (3, 16)]),
-    st.sampled_from(["log", "sum"]),
+    st.sampled_from(["rate", "sum"]),
 )
-def test_a_budget_is_spent_on_the_best_nodes_and_on_parents_first(
+def test_a_budget_is_kept_and_goes_to_those_who_are_guessed_best(
     chances: list[float], budget: int, shape: tuple[int, int], value: str
 ) -> None:
     width, most = shape
     known = draft_state(chances, width=width, most_tokens=most, lengths=(0, 7))
     state = drafting_state(rows_without_targets(len(chances)), known)
     batch = Batch.of(state, LINE, parse_policy("eager").plan(state, LINE), known)
-    found = ragged_candidates(batch, value, budget)
+    found = within_budget(own_candidates(batch, value), budget)
     for which in range(1, len(found.length)):
         caps = found.caps(which)
         assert caps.sum() == found.draft_tokens[which] <= budget
         assert caps.max() <= most
         # Who is guessed better never has less of a chain.
         order = np.argsort(chances, kind="stable")
-        if width == 1 and value == "sum":
+        if width == 1:
             assert np.all(np.diff(caps[order].astype(int)) >= 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.02, 0.98), st.integers(1, 300), st.sampled_from([1, 3]))
+def test_a_row_alone_drafts_what_makes_its_own_tokens_cheapest(
+    chance: float, count: int, width: int
+) -> None:
+    """Among rows that are all alike, the best for each is the best for the step."""
+    known = draft_state([chance] * count, width=width, most_tokens=7 if width == 1 else 16)
+    state = drafting_state(rows_without_targets(count), known)
+    batch = Batch.of(state, LINE, parse_policy("eager").plan(state, LINE), known)
+    found = own_candidates(batch, "rate")
+    step_s = batch.step_s(found.draft_tokens, found.length)
+    assert found.rates(batch, step_s, "rate") == pytest.approx(found.rates(batch, step_s, "sum"))
+
+
+def test_the_price_of_a_draft_token_is_its_share_of_the_rest_of_a_row() -> None:
+    known = draft_state([0.9] * 50, step_s=0.0)
+    state = drafting_state(rows_without_targets(50), known)
+    batch = Batch.of(state, LINE, parse_policy("eager").plan(state, LINE), known)
+    found = own_candidates(batch, "rate")
+    step_s = batch.step_s(found.draft_tokens, found.length)
+    prices = found.prices(batch, step_s)[1:]
+    each_s = (step_s[1:] - batch.plain_s) / found.draft_tokens[1:]
+    assert prices == pytest.approx(each_s / (batch.plain_s / 50))
+
+
+def test_prefill_that_follows_every_step_makes_longer_steps_pay() -> None:
+    rows = rows_without_targets(64)
+    calm = drafts_of("turbospec", drafting_state(rows, draft_state([0.6] * 64)))
+    busy = drafts_of("turbospec", drafting_state(rows, draft_state([0.6] * 64, interrupted=1.0)))
+    assert busy.draft_tokens > calm.draft_tokens
 
 
 def test_now_and_then_a_few_rows_show_whether_drafts_have_become_worth_it() -> None:
@@ -241,6 +273,10 @@ def test_an_engine_that_shares_a_budget_out_is_given_one() -> None:
     assert told.shares_out
     assert told.caps is None
     assert told.draft_tokens > 0
+    assert told.price > 0
+    assert told.given is not None
+    assert told.given.min() > 1
+    assert told.most_tokens == 8 * 16, "the price is the limit where nobody has a target"
     assert not drafts_of("draft_tree:told=caps", state).shares_out
 
 

@@ -49,7 +49,8 @@ def orders(draw: st.DrawFn, rows: int) -> DraftOrder:
     capped = draw(st.dictionaries(st.integers(0, rows - 1), st.integers(0, 6)))
     caps = tuple((f"{row}-0", cap) for row, cap in capped.items())
     budget = draw(st.integers(-1, 5 * rows))
-    return DraftOrder(draw(st.integers(-1, 6)), caps, budget)
+    price = draw(st.sampled_from([0.0, 0.1, 0.4, 2.0]))
+    return DraftOrder(draw(st.integers(-1, 6)), caps, budget, price)
 
 
 @given(st.data(), st.integers(1, 6))

@@ -32,7 +32,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parent / "golden"
-NEWEST = {"hello": "1.3", "snapshot": "1.3", "decision": "1.3"}
+NEWEST = {"hello": "1.3", "snapshot": "1.3", "decision": "1.4"}
 """Messages that have grown since contract 1.0."""
 
 
@@ -59,7 +59,7 @@ EXAMPLES: dict[str, Wire] = {
     ),
     "decision": Decision(
         7, 4, pack("I", [2]), [Band(1, 2, 8), Band(64, 1, 0)], "taper", 0.02, 0.015, 0.025, 0.03,
-        5, pack("I", [3, 9]), pack("B", [1, 0]), 24,
+        5, pack("I", [3, 9]), pack("B", [1, 0]), 24, 0.125,
     ),
     "goodbye": Goodbye("bye"),
 }  # fmt: skip
@@ -107,12 +107,16 @@ def test_a_snapshot_of_an_older_contract_lacks_only_what_came_later(version: str
     assert decoded == expected
 
 
-def test_a_decision_of_an_older_contract_leaves_drafts_to_the_engine() -> None:
-    decoded = decode_to_engine((GOLDEN / "decision-1.0.msgpack").read_bytes())
-    newest = EXAMPLES["decision"]
-    assert decoded == msgspec.structs.replace(
-        newest, draft_length=-1, capped=b"", caps=b"", draft_budget=-1
-    )
+@pytest.mark.parametrize("version", ["1.0", "1.3"])
+def test_a_decision_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
+    """Without a word about drafts they are the engine's own choice, without a price all pay."""
+    decoded = decode_to_engine((GOLDEN / f"decision-{version}.msgpack").read_bytes())
+    expected = msgspec.structs.replace(EXAMPLES["decision"], draft_price=0.0)
+    if version == "1.0":
+        expected = msgspec.structs.replace(
+            expected, draft_length=-1, capped=b"", caps=b"", draft_budget=-1
+        )
+    assert decoded == expected
 
 
 def test_a_snapshot_of_an_engine_without_drafts_is_hardly_larger_than_before() -> None:
@@ -171,6 +175,9 @@ BROKEN_DECISIONS = [
     {"policy": "x" * (limits.MAX_TEXT + 1)},
     {"draft_length": -2},
     {"draft_budget": -2},
+    {"draft_price": -0.5},
+    {"draft_price": float("nan")},
+    {"draft_price": 2 * limits.MAX_DRAFT_PRICE},
     {"capped": pack("I", [1, 2, 3])},
     {"caps": b""},
     {"capped": b"123"},

@@ -168,6 +168,17 @@ def test_memory_without_room_for_drafts_goes_without() -> None:
     assert drafter.draft(rows, DraftOrder(3), 6).length == 3
 
 
+def test_nodes_that_are_not_worth_the_price_are_left_out() -> None:
+    rows = [row_of(n) for n in range(4)]
+    drafted = [
+        sum(Drafter(drafting(), LUCK, 1).draft(rows, DraftOrder(5, (), 99, price), 1000).verified)
+        for price in (0.0, 0.2, 0.5, 1e6)
+    ]
+    assert drafted[0] == 4 * 5
+    assert sorted(drafted, reverse=True) == drafted
+    assert drafted[-1] == 0
+
+
 @given(st.integers(0, 40), st.booleans())
 def test_a_budget_is_kept(budget: int, is_tree: bool) -> None:
     engine = drafting(width=3 if is_tree else 1, most_tokens=8 if is_tree else 5)

@@ -65,10 +65,10 @@ class EmulatedDrafts:
             caps = dict(order.caps)
             verified = [min(caps.get(rid, length), length) for rid in rids]
         if order.budget >= 0:
-            verified = chains_shared_out(lucks, positions, verified, order.budget)
+            verified = chains_shared_out(lucks, positions, verified, order)
         accepted = [
             luck.chain(at, cap) for luck, at, cap in zip(lucks, positions, verified, strict=True)
         ]
-        for luck, count in zip(lucks, accepted, strict=True):
-            luck.note(count)
+        for luck, drafted, right in zip(lucks, verified, accepted, strict=True):
+            luck.note(drafted, right)
         return StepDrafts(length, verified, accepted)

@@ -11,10 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sglang_patch.apply.speculation import DraftOrder
+
 FIRST_CHOICE = 1
 PACE_MEMORY = 0.05
 """Weight of the newest step in a row's tokens a step."""
 FIRST_PACE = 2.0
+LEAST_LEFT = 1e-3
+"""In the place of ``e - p * d`` where that is smaller."""
+LEAST_WORTH = 1e-9
+"""Below it a node cannot be accepted."""
 
 
 class RowLuck:
@@ -26,7 +32,7 @@ class RowLuck:
         levels: shape ``(tokens,)``; the chance that it is the first. A draft knows it.
     """
 
-    __slots__ = ("_levels", "_runs", "tokens_a_step")
+    __slots__ = ("_levels", "_runs", "drafts_a_step", "tokens_a_step")
 
     def __init__(self, choices: npt.NDArray[np.integer], levels: npt.NDArray[np.float64]) -> None:
         self._levels: list[float] = levels.tolist()
@@ -36,6 +42,8 @@ class RowLuck:
         self._runs: list[int] = (next_wrong - places).tolist()
         self.tokens_a_step = FIRST_PACE
         """What steps have given the row of late."""
+        self.drafts_a_step = FIRST_PACE - 1.0
+        """What they have verified for it."""
 
     def levels(self, at: int, count: int) -> list[float]:
         """Chances at ``count`` positions from ``at`` on; 0 past the end."""
@@ -46,9 +54,10 @@ class RowLuck:
         """Accepted tokens of a chain of ``cap`` from position ``at`` on; none past the end."""
         return min(cap, self._runs[at]) if at < len(self._runs) else 0
 
-    def note(self, accepted: int) -> None:
-        """Take note of what a step gave the row."""
+    def note(self, verified: int, accepted: int) -> None:
+        """Take note of the row's draft tokens at a step."""
         self.tokens_a_step += PACE_MEMORY * (1.0 + accepted - self.tokens_a_step)
+        self.drafts_a_step += PACE_MEMORY * (verified - self.drafts_a_step)
 
 
 def drawn(level: float, seed: int, prompt: Sequence[int], tokens: int) -> RowLuck:
@@ -65,35 +74,40 @@ def drawn(level: float, seed: int, prompt: Sequence[int], tokens: int) -> RowLuc
 
 
 def shared_out(
-    chances: npt.NDArray[np.float64], lucks: Sequence[RowLuck | None], caps: list[int], budget: int
+    chances: npt.NDArray[np.float64],
+    lucks: Sequence[RowLuck],
+    caps: list[int],
+    order: DraftOrder,
 ) -> list[int]:
-    """Spend ``budget`` draft tokens where the draft's own chances say that they add most.
+    """Spend an order's budget where the draft's own chances say that nodes are worth most, and at
+    least its price (``Decision.draft_price``).
 
     The draft is taken to know how likely it is to be right: confidence of EAGLE drafts follows
     acceptance closely (EAGLE-2, arXiv 2406.16858).
 
     Args:
-        chances: shape ``(rows, tokens)``; that a row's next draft token is accepted, which falls
-            along a row.
-        lucks: of the rows; None: a row that steps give one token.
-        caps: the most for each row.
+        chances: shape ``(rows, nodes)``; that a row's best node, its second best, ... is accepted.
+        caps: the most draft tokens for each row.
 
     Returns:
         Draft tokens of each row.
     """
+    most = chances.shape[1]
+    pace = np.array([luck.tokens_a_step for luck in lucks])
+    drafts = np.array([luck.drafts_a_step for luck in lucks])
+    left = np.maximum(pace[:, None] - drafts[:, None] * chances, LEAST_LEFT)
+    worth = np.where(np.arange(most) < np.array(caps)[:, None], chances / left, 0.0).ravel()
+    worthwhile = int(np.count_nonzero(worth >= max(order.price, LEAST_WORTH)))
+    budget = min(order.budget, worthwhile)
     if not budget:
         return [0] * len(caps)
-    most = chances.shape[1]
-    pace = np.array([1.0 if luck is None else luck.tokens_a_step for luck in lucks])
-    worth = np.where(np.arange(most) < np.array(caps)[:, None], chances, 0.0)
-    worth = (worth / pace[:, None]).ravel()
-    spent = np.argpartition(-worth, min(budget, worth.size) - 1)[:budget]
+    spent = np.argpartition(-worth, budget - 1)[:budget]
     shared: list[int] = np.bincount(spent // most, minlength=len(caps)).tolist()
     return [min(mine, cap) for mine, cap in zip(shared, caps, strict=True)]
 
 
 def chains_shared_out(
-    lucks: Sequence[RowLuck | None], positions: Sequence[int], caps: list[int], budget: int
+    lucks: Sequence[RowLuck], positions: Sequence[int], caps: list[int], order: DraftOrder
 ) -> list[int]:
     """:func:`shared_out` over chains.
 
@@ -103,8 +117,5 @@ def chains_shared_out(
     most = max(caps)
     if not most:
         return caps
-    levels = [
-        [0.0] * most if luck is None else luck.levels(at, most)
-        for luck, at in zip(lucks, positions, strict=True)
-    ]
-    return shared_out(np.array(levels).cumprod(axis=1), lucks, caps, budget)
+    levels = [luck.levels(at, most) for luck, at in zip(lucks, positions, strict=True)]
+    return shared_out(np.array(levels).cumprod(axis=1), lucks, caps, order)

@@ -42,7 +42,7 @@ TABLE = "batch table"
 """Tuned on the runs of the fixed lengths, so its policy is known only after those."""
 MAIN = (*FIXED, SGLANG, PUBLISHED, CANDIDATES, PORTABLE, TURBOSPEC)
 
-LOADS = (1, 8, 32, 96, 192)
+LOADS = (1, 8, 32, 96, 192, 384)
 LEVELS = (0.3, 0.5, 0.7, 0.85, 0.95)
 SHIFTS = ((0.95, 0.3), (0.85, 0.5))
 TREE_LOADS = (32, 96)

@@ -41,7 +41,7 @@ def place_of(cell: dict[str, Any]) -> str:
     """A cell's acceptance in words."""
     if cell["other_level"] is None:
         return f"acceptance {cell['level']:g}"
-    return f"acceptance {cell['level']:g} and {cell['other_level']:g} in turn"
+    return f"acceptance {cell['other_level']:g}, then {cell['level']:g}"
 
 
 def _grid(cells: list[Any], path: Path) -> Path:

@@ -21,10 +21,10 @@ from sglang_patch.config import EngineConfig
 
 LENGTHS = (0, 1, 2, 3, 5, 7, 10)
 TREE_WIDTH, TREE_NODES = 4, 32
-CYCLES = 2
-"""Times that a shifting level goes there and back."""
-LEAST_REQUESTS, MOST_REQUESTS = 12, 192
+LEAST_REQUESTS, MOST_REQUESTS = 24, 384
 """Requests that are judged, beside as many as there are users before them and after them."""
+LEAST_EMULATED = 16
+"""Likewise on tier E."""
 SPREAD, DRIFT, BURST_SHARE = 0.15, 0.3, 0.1
 NO_TARGET_MS = 60_000.0
 """What a request that names no target is taken to have; an engine would say 50 ms."""
@@ -44,7 +44,7 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """As :func:`..baselines.policy_of` reads it."""
     seed: int
     other_level: float | None = None
-    """Mean acceptance that it shifts to and back; None: steady."""
+    """Mean acceptance of the first half of what is judged; None: steady."""
     spread: float = SPREAD
     burst_share: float = BURST_SHARE
     burst_tokens: int = 16
@@ -98,10 +98,11 @@ class Outcome(StepFigures, frozen=True, kw_only=True):
 
 
 def judged_requests(setting: Setting) -> int:
-    # Tier E takes as long as it says.
-    each = 1.5 if setting.engine == EMULATED else 3.0
-    most = max(LEAST_REQUESTS, min(round(each * setting.load), MOST_REQUESTS))
-    return max(2 * CYCLES, most // setting.shortened)
+    most = max(LEAST_REQUESTS, min(3 * setting.load, MOST_REQUESTS))
+    if setting.engine == EMULATED:
+        # It takes as long as it says.
+        most = max(LEAST_EMULATED, min(round(1.5 * setting.load), MOST_REQUESTS))
+    return max(2, most // setting.shortened)
 
 
 def workload_of(setting: Setting) -> Workload:
@@ -110,11 +111,9 @@ def workload_of(setting: Setting) -> Workload:
     judged = judged_requests(setting)
     shifts = []
     if setting.other_level is not None:
-        phase = judged / (2 * CYCLES)
-        levels = (setting.other_level, setting.level)
         shifts = [
-            {"from_request": setting.load + round(number * phase), "level": levels[number % 2]}
-            for number in range(2 * CYCLES)
+            {"from_request": setting.load, "level": setting.other_level},
+            {"from_request": setting.load + judged // 2, "level": setting.level},
         ]
     tight = {"tpot_slo_s": TIGHT_MS / 1e3}
     mix = {

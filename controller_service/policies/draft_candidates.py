@@ -1,0 +1,241 @@
+"""Drafts to choose from, and what each is worth: whose nodes are verified, at which draft length.
+
+A request is served by a row of the batch. In a step of time T with N rows, of which each draft
+token that is verified takes c, the row's own share of the device is
+
+    tau = T / N + c * (d - mean of d)
+
+for d draft tokens of its own: the rest of the step is shared by all. It is given e tokens for that,
+so that the device spends tau / e on each of its tokens. How many tokens per second the engine gives
+in the long run, over requests as they come, is the reciprocal of the mean of tau / e over tokens,
+which every row can make small on its own (``value="rate"``). The best n nodes of a row's draft are
+those for which ``(1 + price * n) / e(n)`` is least, where the price is c over the row's share of
+everything else; it rises with load, and candidates are what different prices lead to.
+
+Spending a budget on the likeliest nodes of all rows instead gives most tokens in this step
+(``value="sum"``), but not in the long run: requests that are guessed well leave, and the batch
+fills up with the others, which were given little.
+
+Requests are looked at by level of acceptance (:data:`..speculation.trees.BUCKETS` of them), so that
+the work does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from controller_service.groups import Index
+from controller_service.policies.drafting import Batch
+from controller_service.predictors.base import Floats
+from controller_service.speculation.trees import BUCKETS, bucket_of, levels, node_chances
+from controller_service.state import U1, Mask
+
+Value = Literal["rate", "sum"]
+
+PRICES: Floats = np.geomspace(1 / 512, 4.0, 32)
+"""Of a draft token, over the rest of a row's share."""
+LEAST_CHANCES: Floats = np.geomspace(0.95, 0.02, 32)
+"""Likewise for ``sum``: the chance from which a node is verified."""
+SPENT = 0.9
+"""Share of the most that any length can spend of a budget, from which it counts as spent."""
+POSITION_UNIT = 0.02
+"""Factors by position are rounded to it, so that tables can be kept."""
+
+
+class Candidates(msgspec.Struct, frozen=True, eq=False):
+    """Drafts to choose from. The first is no draft at all.
+
+    ``each`` and ``given`` have shape ``(candidates, levels)``, the totals ``(candidates,)``.
+    """
+
+    length: Floats
+    each: U1
+    """Draft tokens that a row of each level has verified."""
+    given: Floats
+    """Tokens that it can expect of the step."""
+    counts: Floats
+    """Rows of each level."""
+    level_of_row: Index
+    draft_tokens: Floats
+    tokens: Floats
+
+    @classmethod
+    def of(
+        cls, length: Floats, each: U1, given: Floats, counts: Floats, level_of_row: Index
+    ) -> Candidates:
+        return cls(length, each, given, counts, level_of_row, each @ counts, given @ counts)
+
+    def caps(self, which: int) -> U1:
+        """Draft tokens of each row that advances, shape ``(rows,)``."""
+        caps: U1 = self.each[which][self.level_of_row]
+        return caps
+
+    def given_rows(self, which: int) -> Floats:
+        """Tokens that each row that advances can expect, shape ``(rows,)``."""
+        given: Floats = self.given[which][self.level_of_row]
+        return given
+
+    def rates(self, batch: Batch, step_s: Floats, value: Value) -> Floats:
+        """Tokens per second: in the long run, or of this very step.
+
+        Args:
+            step_s: predicted time of each candidate's step.
+        """
+        if value == "sum":
+            of_step: Floats = self.tokens / step_s
+            return of_step
+        count = float(self.counts.sum())
+        token_s = self._token_s(batch, step_s)
+        own_s = self.each * token_s[:, None]
+        whole_s = step_s + batch.between_s
+        own_s += ((whole_s - token_s * self.draft_tokens) / count)[:, None]
+        # Requests come in the proportion in which they leave, which is the rows' under the drafts
+        # in use; the candidate that is best for this mix of rows stands for those.
+        usual = int(np.argmax(np.log(self.given) @ self.counts - count * np.log(whole_s)))
+        share = self.counts * self.given[usual]
+        in_long_run: Floats = share.sum() / ((own_s / self.given) @ share)
+        return in_long_run
+
+    def prices(self, batch: Batch, step_s: Floats) -> Floats:
+        """What a draft token costs in each candidate's step, over the rest of a row's share."""
+        token_s = self._token_s(batch, step_s)
+        rest_s = step_s + batch.between_s - token_s * self.draft_tokens
+        prices: Floats = token_s * self.counts.sum() / rest_s
+        return prices
+
+    def _token_s(self, batch: Batch, step_s: Floats) -> Floats:
+        """What each draft token that is verified adds to the step, on average."""
+        drafting_s = batch.drafts.drafting_s(self.length, float(self.counts.sum()))
+        verify_s = np.maximum(step_s - batch.plain_s - drafting_s, 0.0)
+        each_s: Floats = verify_s / np.maximum(self.draft_tokens, 1.0)
+        return each_s
+
+
+def own_candidates(batch: Batch, value: Value) -> Candidates:
+    """For every draft length and price, each row its own draft."""
+    drafts = batch.drafts
+    level_of_row = bucket_of(drafts.acceptance[batch.rows])
+    counts = np.bincount(level_of_row, minlength=BUCKETS).astype(np.float64)
+    present = np.flatnonzero(counts)
+    table = _table(
+        drafts.lengths, drafts.width, drafts.most_tokens, _rounded(drafts.by_position), value
+    )
+    place = np.zeros(BUCKETS, dtype=np.intp)
+    place[present] = np.arange(len(present))
+    found = Candidates.of(
+        table.length,
+        table.each[:, present],
+        table.given[:, present],
+        counts[present],
+        place[level_of_row],
+    )
+    # Draft steps of which nothing is verified would be for nothing.
+    some = found.draft_tokens > 0
+    return _those(found, some & (found.draft_tokens <= batch.room_tokens))
+
+
+def equal_candidates(batch: Batch, survival: Floats) -> Candidates:
+    """For every draft length, all of it for every row.
+
+    Args:
+        survival: chance that a row's first j draft tokens are all accepted; shape
+            ``(rows, longest)``.
+    """
+    drafts, count = batch.drafts, len(batch.rows)
+    lengths = np.array([k for k in drafts.lengths if k <= drafts.most_tokens], dtype=np.uint8)
+    tokens = np.concatenate([np.ones((count, 1)), 1.0 + survival.cumsum(axis=1)], axis=1)
+    found = Candidates.of(
+        lengths.astype(np.float64),
+        np.repeat(lengths[:, None], count, axis=1),
+        tokens.T[lengths.astype(np.intp)],
+        np.ones(count),
+        np.arange(count),
+    )
+    return _those(found, found.draft_tokens <= batch.room_tokens)
+
+
+def within_budget(candidates: Candidates, budget: float) -> Candidates:
+    """Of every draft length the candidate that spends most of ``budget``; lengths whose drafts
+    leave more of it over than others are left out."""
+    spent = np.where(candidates.draft_tokens <= budget, candidates.draft_tokens, 0.0)
+    keep = (spent > 0) & (spent >= SPENT * spent.max())
+    for length in np.unique(candidates.length[keep]):
+        mine = np.flatnonzero(keep & (candidates.length == length))
+        keep[mine] = mine == mine[np.argmax(spent[mine])]
+    return _those(candidates, keep)
+
+
+def _those(candidates: Candidates, keep: Mask) -> Candidates:
+    """The first and those that ``keep`` says."""
+    if keep.all():
+        return candidates
+    keep[0] = True
+    return Candidates(
+        candidates.length[keep],
+        candidates.each[keep],
+        candidates.given[keep],
+        candidates.counts,
+        candidates.level_of_row,
+        candidates.draft_tokens[keep],
+        candidates.tokens[keep],
+    )
+
+
+class _Table(NamedTuple):
+    """Of all levels: columns of shape ``(candidates,)`` and ``(candidates, BUCKETS)``."""
+
+    length: Floats
+    each: U1
+    given: Floats
+
+
+def _rounded(by_position: Floats) -> tuple[float, ...]:
+    return tuple((np.round(by_position / POSITION_UNIT) * POSITION_UNIT).tolist())
+
+
+@lru_cache(maxsize=256)
+def _table(
+    lengths: tuple[int, ...],
+    width: int,
+    most_tokens: int,
+    by_position: tuple[float, ...],
+    value: Value,
+) -> _Table:
+    length = [np.zeros(1)]
+    each = [np.zeros((1, BUCKETS), dtype=np.uint8)]
+    given = [np.ones((1, BUCKETS))]
+    for depth in (k for k in lengths if k):
+        chances = _chances(depth, width, most_tokens, by_position)
+        nodes = _by_price(chances) if value == "rate" else _by_chance(chances)
+        tokens = np.concatenate([np.ones((BUCKETS, 1)), 1.0 + chances.cumsum(axis=1)], axis=1)
+        length.append(np.full(len(nodes), float(depth)))
+        each.append(nodes.astype(np.uint8))
+        given.append(tokens[np.arange(BUCKETS), nodes])
+    return _Table(np.concatenate(length), np.concatenate(each), np.concatenate(given))
+
+
+def _chances(depth: int, width: int, most_tokens: int, by_position: tuple[float, ...]) -> Floats:
+    """Of each node of a draft, best first, by level; shape ``(BUCKETS, nodes)``."""
+    if width > 1:
+        return node_chances(width, depth, most_tokens)
+    factors = np.array(by_position[: min(depth, most_tokens)])
+    chances: Floats = np.minimum(levels()[:, None] * factors, 1.0).cumprod(axis=1)
+    return chances
+
+
+def _by_price(chances: Floats) -> Index:
+    """Nodes of each level at each price, shape ``(PRICES, BUCKETS)``."""
+    tokens = np.concatenate([np.ones((BUCKETS, 1)), 1.0 + chances.cumsum(axis=1)], axis=1)
+    spent = 1.0 + PRICES[:, None, None] * np.arange(tokens.shape[1])
+    nodes: Index = (spent / tokens).argmin(axis=2)
+    return nodes
+
+
+def _by_chance(chances: Floats) -> Index:
+    """Nodes of each level that are at least so likely, shape ``(LEAST_CHANCES, BUCKETS)``."""
+    nodes: Index = (chances >= LEAST_CHANCES[:, None, None]).sum(axis=2)
+    return nodes
