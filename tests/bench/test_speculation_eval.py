@@ -291,7 +291,7 @@ def test_every_setting_of_tier_e_is_run_once_and_alike_in_both_tiers() -> None:
         assert setting.engine == "emulated"
         assert engine_of(setting).switch_s == 0.0
         assert policy_of(contender.policy).label == setting.policy
-        assert judged_requests(setting) == max(16, 1.5 * setting.load)
+        assert judged_requests(setting) == max(12, 1.25 * setting.load)
 
 
 def test_a_run_that_was_not_served_says_so() -> None:

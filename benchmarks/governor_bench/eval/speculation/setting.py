@@ -23,7 +23,7 @@ LENGTHS = (0, 1, 2, 3, 5, 7, 10)
 TREE_WIDTH, TREE_NODES = 4, 32
 LEAST_REQUESTS, MOST_REQUESTS = 24, 384
 """Requests that are judged, beside as many as there are users before them and after them."""
-LEAST_EMULATED = 16
+LEAST_EMULATED = 12
 """Likewise on tier E."""
 SPREAD, DRIFT, BURST_SHARE = 0.15, 0.3, 0.1
 NO_TARGET_MS = 60_000.0
@@ -101,7 +101,7 @@ def judged_requests(setting: Setting) -> int:
     most = max(LEAST_REQUESTS, min(3 * setting.load, MOST_REQUESTS))
     if setting.engine == EMULATED:
         # It takes as long as it says.
-        most = max(LEAST_EMULATED, min(round(1.5 * setting.load), MOST_REQUESTS))
+        most = max(LEAST_EMULATED, min(round(1.25 * setting.load), MOST_REQUESTS))
     return max(2, most // setting.shortened)
 
 
