@@ -19,6 +19,8 @@ from controller_service.controller import Controller
 from controller_service.endpoint import bind, claimed
 from controller_service.http_server import HttpThread, address_of, listen
 from controller_service.loop_calls import LoopCalls
+from controller_service.policies.base import Policy
+from controller_service.policies.registry import parse_policy
 from controller_service.server import Server, make_router
 from controller_service.version import package_version
 
@@ -34,11 +36,16 @@ SWITCH_INTERVAL_S = 5e-4
 which alone would be more than most steps can wait."""
 
 
-def serve(config: ControllerConfig, announce: Callable[[str], None]) -> None:
+def serve(
+    config: ControllerConfig,
+    announce: Callable[[str], None],
+    read_policy: Callable[[str], Policy] = parse_policy,
+) -> None:
     """Serve until SIGTERM, SIGINT or, if so configured, the end of standard input.
 
     Args:
         announce: told one line once engines can connect.
+        read_policy: see :class:`Controller`.
 
     Raises:
         ValueError: a policy, predictor, endpoint or HTTP address that cannot be used.
@@ -56,7 +63,7 @@ def serve(config: ControllerConfig, announce: Callable[[str], None]) -> None:
         zmq.Context() as context,
         make_router(context) as router,
     ):
-        controller = Controller(config, logbook)
+        controller = Controller(config, logbook, read_policy)
         endpoint = bind(router, config.endpoint)
         server = Server(controller, router, calls)
         http = HttpThread(server, http_socket)

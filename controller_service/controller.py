@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from governor_protos import OURS, PROTOCOL_MAJOR, PROTOCOL_MINOR, encode
@@ -38,10 +39,17 @@ class Controller:
     ``settle``. ``settle`` alone takes in what an unanswered snapshot reports.
     """
 
-    def __init__(self, config: ControllerConfig, logbook: Logbook | None = None) -> None:
+    def __init__(
+        self,
+        config: ControllerConfig,
+        logbook: Logbook | None = None,
+        read_policy: Callable[[str], Policy] = parse_policy,
+    ) -> None:
         """
         Args:
             logbook: the decision log; none by default. It is the caller's to start and to close.
+            read_policy: reads a policy as an operator writes it; raises a ValueError that says
+                what is wrong with it.
 
         Raises:
             ValueError: no such policy or predictor, or a model that cannot be used.
@@ -50,7 +58,8 @@ class Controller:
         self.logbook = logbook
         self.controller_id = uuid.uuid4().hex[:12]
         self.version = package_version()
-        self.policy: Policy = parse_policy(config.policy)
+        self.read_policy = read_policy
+        self.policy: Policy = read_policy(config.policy)
         self.sessions = Sessions(config.max_engines, config.session_expiry_s)
         self.stats = ControllerStats()
         self._bad_frame_replies = Throttle(REFUSALS_PER_S)

@@ -21,7 +21,6 @@ from starlette.routing import Route
 from controller_service.http_models import BadBody, ModelApi, NotPromoted
 from controller_service.observe.metrics import controller_metrics, make_registry
 from controller_service.observe.status import controller_status, recent_steps
-from controller_service.policies.registry import UnknownPolicy, parse_policy
 from controller_service.records import STEPS_KEPT
 from controller_service.server import Server
 
@@ -111,10 +110,12 @@ class HttpApi:
 
     def _switch(self, body: bytes) -> Response:
         try:
-            policy = parse_policy(msgspec.json.decode(body, type=PolicyRequest).policy)
+            asked = msgspec.json.decode(body, type=PolicyRequest).policy
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Refused(400, "body", f'expected {{"policy": "taper"}}: {error}') from error
-        except UnknownPolicy as error:
+        try:
+            policy = self._server.controller.read_policy(asked)
+        except ValueError as error:
             raise Refused(400, "policy", str(error)) from error
         previous = self._on_loop(lambda: self._server.controller.set_policy(policy))
         return _json({"policy": policy.label, "previous": previous.label})

@@ -48,6 +48,10 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     latency_s: float
     decision: DecisionRecord | None
     draft_tokens: int = 0
+    """Draft tokens verified, over all rows."""
+    draft_length: int = 0
+    """Draft steps before the verification."""
+    accepted_tokens: int = 0
     expected_s: float = 0.0
     """What the predictor said of the very shape that ran, before it learnt from it; 0: nothing."""
     expected_p90_s: float = 0.0
@@ -56,8 +60,6 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     predictor_version: int = 0
     model_id: str = ""
     """The fitted model behind the prediction; empty if there is none."""
-    draft_length: int = 0
-    """Draft steps before it, as many as the longest draft had tokens."""
 
 
 class Expectation(NamedTuple):
@@ -102,8 +104,9 @@ class StepLog:
             feedback.latency_s,
             self._pending.pop(feedback.step, None),
             feedback.draft_tokens,
+            feedback.draft_length,
+            feedback.accepted_tokens,
             *expectation,
-            draft_length=feedback.draft_length,
         )
         self._steps.append(record)
         return record

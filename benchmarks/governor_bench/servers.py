@@ -17,7 +17,11 @@ from sglang_patch.emulated.model_folder import write_model_folder
 
 
 class Controller(ManagedProcess):
-    """A ``governor serve`` process."""
+    """A ``governor serve`` process.
+
+    Args:
+        program: the module to run, with the arguments that make it serve.
+    """
 
     def __init__(
         self,
@@ -28,13 +32,14 @@ class Controller(ManagedProcess):
         http_port: int | None = None,
         arguments: Sequence[str] = (),
         log_name: str = "controller.log",
+        program: Sequence[str] = ("controller_service", "serve"),
     ) -> None:
         port = http_port or free_port()
         self.endpoint = f"ipc://{folder}/controller.sock"
         self.url = f"http://127.0.0.1:{port}"
         super().__init__(
             [
-                *(sys.executable, "-m", "controller_service", "serve"),
+                *(sys.executable, "-m", *program),
                 *("--endpoint", self.endpoint),
                 *("--policy", policy, "--predictor", predictor),
                 *("--http", f"127.0.0.1:{port}"),

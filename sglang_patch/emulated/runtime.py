@@ -35,11 +35,19 @@ class Emulation:
         slower = "" if self.scale == 1.0 else f" x{self.scale:g}"
         return f"emulated:{self.profile.name}{slower}"
 
-    def launch(self, rows: int, context_tokens: int, prefill_tokens: int) -> None:
-        """Put a step on the device, now."""
-        step_s = self.variation.vary(
-            self.profile.step_s(rows, context_tokens, prefill_tokens), self.device.steps + 1
+    def launch(
+        self,
+        rows: int,
+        context_tokens: int,
+        prefill_tokens: int,
+        draft_tokens: int = 0,
+        draft_length: int = 0,
+    ) -> None:
+        """Put a step on the device, now; arguments as for the profile's ``step_s``."""
+        profile_s = self.profile.step_s(
+            rows, context_tokens, prefill_tokens, draft_tokens, draft_length
         )
+        step_s = self.variation.vary(profile_s, self.device.steps + 1)
         self.device.enqueue(self.scale * step_s, clock_s(), follows=self.follows)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sglang_patch.emulated import runtime
+from sglang_patch.emulated.speculation.arguments import NAME as DRAFTS
+from sglang_patch.emulated.speculation.fields import luck_of
 from sglang_patch.emulated.waiting import DeviceEvent, wait_until
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.seams.hooks import Hook, require_applied
@@ -24,8 +26,11 @@ _IN_SCHEDULER = frozenset({"scheduler"})
 
 
 def prepare() -> None:
-    """Offer the emulated model to SGLang, in this process and its children."""
+    """Offer the emulated model to SGLang, in this process and its children, and its drafts."""
     os.environ.setdefault(MODEL_PACKAGE_VARIABLE, MODEL_PACKAGE)
+    from sglang_patch.emulated.speculation.algorithm import register
+
+    register()
 
 
 def after_check_server_args(returned: Any, server_args: Any) -> None:
@@ -35,22 +40,34 @@ def after_check_server_args(returned: Any, server_args: Any) -> None:
         ConfigurationError: naming the option.
     """
     require_applied("launcher")
-    if server_args.speculative_algorithm is not None:
-        raise ConfigurationError("the emulated device runs no drafts: omit --speculative-algorithm")
+    asked = server_args.speculative_algorithm
+    if asked not in (None, DRAFTS):
+        raise ConfigurationError(
+            f"--speculative-algorithm {asked}: the emulated device has no draft model; use "
+            f"{DRAFTS}, or leave it out"
+        )
 
 
 def after_create_tokenized_object(
     tokenized: Any, manager: Any, obj: Any, *args: Any, **kwargs: Any
 ) -> None:
-    """Refuse log-probabilities of the prompt: the emulated model has none.
+    """Check a request's luck, and refuse log-probabilities that there are none of: those of the
+    prompt and, where drafts leave no logits, those of other tokens than the one written.
 
     Raises:
         ValueError: which SGLang answers with HTTP 400.
     """
-    if getattr(tokenized, "return_logprob", False) and tokenized.logprob_start_len != -1:
+    luck_of(getattr(getattr(tokenized, "sampling_params", None), "custom_params", None))
+    if not getattr(tokenized, "return_logprob", False):
+        return
+    if tokenized.logprob_start_len != -1:
         raise ValueError(
             "logprob_start_len: log-probabilities of the prompt are not emulated; leave it out"
         )
+    if manager.server_args.speculative_algorithm is not None:
+        for name in ("top_logprobs_num", "token_ids_logprob"):
+            if getattr(tokenized, name):
+                raise ValueError(f"{name}: not emulated together with drafts; leave it out")
 
 
 def around_run_batch(

@@ -44,13 +44,13 @@ def around_run_batch(
     if scheduler.enable_overlap:
         result = original(scheduler, batch, *args, **kwargs)
         launch = _launched(batch, kind, scheduler.forward_ct, launched_s)
-        _note_drafts(scheduler, result, launch)
+        _note_drafts(result, launch)
         _report(state, state.governor, batch, launch)
         return result
     launch = _launched(batch, kind, scheduler.forward_ct + 1, launched_s)
     _report(state, state.governor, batch, launch)
     result = original(scheduler, batch, *args, **kwargs)
-    _note_drafts(scheduler, result, launch)
+    _note_drafts(result, launch)
     return result
 
 
@@ -111,12 +111,10 @@ def _launched(batch: ScheduleBatch, kind: StepKind, step: int, launched_s: float
     )
 
 
-def _note_drafts(scheduler: Scheduler, result: Any, launch: LaunchedStep) -> None:
+def _note_drafts(result: Any, launch: LaunchedStep) -> None:
     """Only a launch shows how much is drafted: where nothing is ordered SGLang chooses in it."""
-    if launch.kind is not StepKind.DECODE:
-        return
-    step = speculation.note_launch(scheduler, result)
-    if step is not None:
+    step = speculation.drafted(result)
+    if step is not None and launch.kind is StepKind.DECODE:
         launch.draft_length = step.length
         launch.draft_tokens = step.computed(launch.rows)
 

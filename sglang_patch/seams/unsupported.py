@@ -36,7 +36,9 @@ def _drafts_by_model(applies: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return _drafts(lambda args: not ngram.is_asked_for(args) and applies(args))
 
 
-GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE", "NGRAM")
+RAGGED_ALGORITHMS = ("EMULATED",)
+"""Of workers that take any length and any cap without being asked to adapt."""
+GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE", "NGRAM", *RAGGED_ALGORITHMS)
 """NEXTN is SGLang's other name for EAGLE."""
 
 REFUSED = (
@@ -90,7 +92,8 @@ REFUSED = (
         # SGLang itself switches the option off for trees.
         _drafts_by_model(
             lambda args: (
-                not getattr(args, "speculative_adaptive", False)
+                args.speculative_algorithm.upper() not in RAGGED_ALGORITHMS
+                and not getattr(args, "speculative_adaptive", False)
                 and (getattr(args, "speculative_eagle_topk", None) or 1) == 1
             )
         ),

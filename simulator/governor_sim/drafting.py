@@ -21,7 +21,8 @@ from msgspec import Meta
 
 from controller_service.speculation.trees import bucket_of, node_chances
 from governor_sim.rows import SimRow
-from sglang_patch.apply.speculation import DraftOrder, Pace, nearest, worth
+from sglang_patch.apply.speculation import DraftOrder, nearest
+from sglang_patch.emulated.speculation.luck import RowLuck, chains_shared_out, shared_out
 
 _Length = Annotated[int, Meta(ge=0, le=64)]
 _TREE_LEVELS = 64
@@ -133,7 +134,7 @@ class Drafter:
             accepted = luck.chain(_position(row), cap)
         else:
             accepted = luck.tree(_position(row), cap, length, self._config.width)
-        luck.pace = luck.pace.after(1 + accepted, cap)
+        luck.note(cap, accepted)
         return accepted
 
     def _luck(self, row: SimRow) -> Fortune | None:
@@ -144,34 +145,16 @@ class Drafter:
     def _shared_out(
         self, rows: list[SimRow], caps: list[int], length: int, order: DraftOrder
     ) -> list[int]:
-        """Spend the budget where the draft's own chances say that nodes are worth most.
-
-        The draft is taken to know how likely it is to be right: confidence of EAGLE drafts follows
-        acceptance closely (EAGLE-2, arXiv 2406.16858).
-        """
         most = max(caps)
-        if not most or self._acceptance is None:
+        lucks = [luck for luck in map(self._luck, rows) if luck is not None]
+        if not most or not lucks:
             return caps
-        lucks = [(self._luck(row), _position(row)) for row in rows]
+        positions = [_position(row) for row in rows]
         if self._config.width == 1:
-            levels = np.array(
-                [[0.0] * most if luck is None else luck.levels(at, most) for luck, at in lucks]
-            )
-            chances = levels.cumprod(axis=1)
-        else:
-            first = [0.0 if luck is None else luck.levels(at, 1)[0] for luck, at in lucks]
-            table = node_chances(self._config.width, length, most)
-            chances = table[bucket_of(np.array(first))]
-        paces = np.array([Pace() if luck is None else luck.pace for luck, _ in lucks])
-        value = worth(chances, paces[:, :1], paces[:, 1:])
-        value = np.where(np.arange(most) < np.array(caps)[:, None], value, 0.0).ravel()
-        budget = min(order.budget, int(np.count_nonzero(value >= max(order.price, 1e-9))))
-        if not budget:
-            return [0] * len(rows)
-        spent = np.argpartition(-value, budget - 1)[:budget]
-        owner = spent // most
-        shared: list[int] = np.bincount(owner, minlength=len(rows)).tolist()
-        return [min(mine, cap) for mine, cap in zip(shared, caps, strict=True)]
+            return chains_shared_out(lucks, positions, caps, order)
+        first = [luck.levels(at, 1)[0] for luck, at in zip(lucks, positions, strict=True)]
+        chances = node_chances(self._config.width, length, most)[bucket_of(np.array(first))]
+        return shared_out(chances, lucks, caps, order)
 
 
 def _position(row: SimRow) -> int:
@@ -179,33 +162,19 @@ def _position(row: SimRow) -> int:
     return row.context_tokens - row.prompt_tokens
 
 
-class Fortune:
-    """One row's luck, ready to be looked up."""
+class Fortune(RowLuck):
+    """One row's luck, as its workload has it."""
 
-    __slots__ = ("_choice", "_levels", "_runs", "pace")
+    __slots__ = ("_choice",)
 
     def __init__(self, acceptance: Acceptance, seed: int, row: SimRow) -> None:
         branch = int(row.rid.rpartition("-")[2]) if row.rid[-1].isdigit() else 0
         luck = acceptance.luck(seed, row.request.index, branch, row.max_new_tokens + 1)
+        super().__init__(luck.choice, luck.level)
         self._choice: list[int] = luck.choice.tolist()
-        self._levels: list[float] = luck.level.tolist()
-        runs = [0] * (len(self._choice) + 1)
-        for at in range(len(self._choice) - 1, -1, -1):
-            runs[at] = runs[at + 1] + 1 if self._choice[at] == 1 else 0
-        self._runs = runs
-        self.pace = Pace()
-
-    def levels(self, at: int, count: int) -> list[float]:
-        """Chances at ``count`` positions from ``at`` on; 0 past the end."""
-        found = self._levels[at : at + count]
-        return found + [0.0] * (count - len(found))
-
-    def chain(self, at: int, cap: int) -> int:
-        """Accepted tokens of a chain of ``cap`` from position ``at`` on."""
-        return min(cap, self._runs[at]) if at < len(self._runs) else 0
 
     def tree(self, at: int, nodes: int, depth: int, width: int) -> int:
-        """Likewise, of the best tree of so many nodes."""
+        """Accepted tokens of the best tree of so many nodes from position ``at`` on."""
         choice = self._choice
         if at >= len(choice):
             return 0

@@ -11,7 +11,10 @@ from governor_bench.load.client import LoadClient
 from governor_bench.load.prompts import prompt_ids
 from governor_bench.load.result import Branch, RequestResult
 from governor_bench.load.spec import RequestSpec
+from governor_workloads.acceptance import Acceptance
 from governor_workloads.spec import Workload, WorkRequest
+
+from sglang_patch.emulated.speculation.fields import encoded
 
 
 @pytest.fixture
@@ -64,6 +67,28 @@ def test_the_time_scale_stretches_the_wire_and_shrinks_what_is_measured(server: 
     assert only.ttft_s >= 0.05 / 4 - 1e-4
     assert only.last_token_s is not None
     assert only.last_token_s - only.sent_s >= 4 * 0.05 / 4 - 1e-3
+
+
+def test_a_run_ends_once_enough_requests_are_done(server: FakeServer) -> None:
+    server.step_s = 0.01
+    requests = [request(index, output_tokens=5) for index in range(40)]
+    served = LoadClient(server.url).run_workload(
+        workload(*requests, arrivals="closed", users=2), enough=3
+    )
+    finished = {item.index for item in served if item.finished}
+    assert {0, 1, 2} <= finished
+    assert len(finished) < 10
+    assert all(not item.error for item in served)
+
+
+def test_luck_is_sent_along_as_it_was_drawn(server: FakeServer) -> None:
+    process = Acceptance(0.6, spread=0.2, drift=0.3)
+    load = workload(request(0), request(1, output_tokens=9), seed=4, acceptance=process)
+    LoadClient(server.url).run_workload(load)
+    params = [body["sampling_params"] for body in server.bodies]
+    (sent,) = (item["custom_params"] for item in params if item["max_new_tokens"] == 9)
+    luck = process.luck(4, 1, 0, 10)
+    assert sent == encoded(luck.choice, luck.level)
 
 
 def test_times_and_targets_are_divided_by_the_scale() -> None:

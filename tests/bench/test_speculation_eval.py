@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from governor_bench.eval.predictors import trained
-from governor_bench.eval.speculation import plan
+from governor_bench.eval.speculation import emulated, emulated_section, plan
 from governor_bench.eval.speculation.baselines import TIERS, SglangAdaptive, policy_of
 from governor_bench.eval.speculation.document import compose
 from governor_bench.eval.speculation.figures import (
@@ -26,7 +27,11 @@ from governor_bench.eval.speculation.plots import plot_all
 from governor_bench.eval.speculation.run import evaluate_simulated
 from governor_bench.eval.speculation.setting import (
     Outcome,
+    RunFailed,
     Setting,
+    StepFigures,
+    engine_of,
+    judge,
     judged_requests,
     run,
     workload_of,
@@ -34,6 +39,7 @@ from governor_bench.eval.speculation.setting import (
 from governor_profiles import load_profile
 from governor_protos.columns import ROW_COLUMNS, pack
 from governor_protos.messages import Rows, Snapshot
+from governor_workloads.served import Served
 from rich.progress import Progress
 
 from controller_service.policies.base import DraftPlan
@@ -202,7 +208,15 @@ def test_the_table_is_tuned_on_each_load() -> None:
 def test_cells_hold_medians_over_seeds() -> None:
     def outcome(seed: int, tokens: float) -> Outcome:
         setting = msgspec.structs.replace(SMALL, seed=seed)
-        return Outcome(setting, tokens, tokens, None, None, *[1.0] * 6)
+        means = dict.fromkeys(StepFigures.__struct_fields__, 1.0)
+        return Outcome(
+            setting=setting,
+            tokens_per_s=tokens,
+            goodput_tok_s=tokens,
+            tight_attainment=None,
+            tight_tpot_ms=None,
+            **means,
+        )
 
     (found,) = cells_of([(FIXED[0], outcome(seed, 10.0 * seed)) for seed in (1, 2, 9)])
     assert found.figures[0].tokens_per_s == 20.0
@@ -236,6 +250,55 @@ def test_a_run_makes_a_report_a_document_and_plots(
     text = compose(tmp_path)
     assert f"{report['vs_batch_table']:.3f}" in text
     assert all(path.stat().st_size > 0 for path in plot_all(report, tmp_path / "plots"))
+
+
+class SimulatedRig:
+    """The simulator in the place of an engine."""
+
+    def train(self, settings: list[Setting]) -> None:
+        assert {setting.load for setting in settings} == {2}
+
+    def run(self, setting: Setting) -> Outcome:
+        return run(setting)
+
+
+def test_tier_e_makes_a_report_and_a_section_and_plots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = plan.emulated
+    monkeypatch.setattr(plan, "emulated", lambda *args, **kw: small(whole(*args, **kw)))
+    monkeypatch.setattr(
+        emulated, "speculation_rig", lambda *_: contextlib.nullcontext(SimulatedRig())
+    )
+    with Progress(disable=True) as progress:
+        report = emulated.evaluate_emulated([1], 5.0, progress, quick=True)
+    assert report["simulator_error"]["worst_pct"] == 0.0
+    assert report["tree_vs_local"] is None
+    (cell,) = report["cells"]
+    assert [one["name"] for one in cell["figures"]] == [
+        *(one.name for one in plan.ON_EMULATED), TABLE,
+    ]  # fmt: skip
+    text = emulated_section.section(msgspec.json.decode(msgspec.json.encode(report)))
+    assert f"{report['vs_batch_table']:.3f}" in text
+    assert report["arguments"]["scale"] == report["hosts"]["scale"] == 5.0
+    assert len(plot_all(report, tmp_path)) == 2
+
+
+def test_every_setting_of_tier_e_is_run_once_and_alike_in_both_tiers() -> None:
+    entries = plan.emulated([1, 2], plan.ON_EMULATED, quick=False)
+    assert len({setting for _, setting in entries}) == len(entries)
+    for contender, setting in entries:
+        assert setting.engine == "emulated"
+        assert engine_of(setting).switch_s == 0.0
+        assert policy_of(contender.policy).label == setting.policy
+        assert judged_requests(setting) == max(12, 1.25 * setting.load)
+
+
+def test_a_run_that_was_not_served_says_so() -> None:
+    means = dict.fromkeys(StepFigures.__struct_fields__, 1.0)
+    failed = [Served(n, 1, None, None, 0.0, error="HTTP 500") for n in range(40)]
+    with pytest.raises(RunFailed, match=r"not served .*HTTP 500"):
+        judge(SMALL, failed, StepFigures(**means))
 
 
 def test_a_missing_result_names_the_command(tmp_path: Path) -> None:

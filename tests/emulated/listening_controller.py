@@ -1,4 +1,4 @@
-"""A controller that hears an engine out, and lets every row run."""
+"""A controller that hears an engine out and, unless told otherwise, lets every row run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
-from governor_protos import decode_to_controller, encode
+from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR, decode_to_controller, encode
 from governor_protos.messages import Decision, Hello, RequestEnd, Snapshot, StepFeedback, Welcome
 
 
@@ -29,8 +29,15 @@ class Heard:
             time.sleep(0.02)
 
 
+Decide = Callable[[Snapshot], Decision]
+
+
+def every_row_runs(asked: Snapshot) -> Decision:
+    return Decision(asked.for_step, 4, b"", [], "none", 0, 0, 0, 0)
+
+
 @contextlib.contextmanager
-def listening(folder: Path) -> Iterator[Heard]:
+def listening(folder: Path, decide: Decide = every_row_runs) -> Iterator[Heard]:
     """Listen at ``controller.sock`` in ``folder``."""
     heard, stop = Heard(), threading.Event()
     path = folder / "controller.sock"
@@ -48,13 +55,17 @@ def listening(folder: Path) -> Iterator[Heard]:
             peer, frame = router.recv_multipart()
             message = decode_to_controller(frame)
             if isinstance(message, Hello):
-                router.send_multipart([peer, encode(Welcome(1, 0, "ear", "0", "none", 4096))])
+                router.send_multipart(
+                    [
+                        peer,
+                        encode(Welcome(PROTOCOL_MAJOR, PROTOCOL_MINOR, "ear", "0", "none", 4096)),
+                    ]
+                )
                 heard.hello = message
             elif isinstance(message, Snapshot):
                 heard.ended += message.ended
                 heard.feedback += message.feedback
-                reply = Decision(message.for_step, 4, b"", [], "none", 0, 0, 0, 0)
-                router.send_multipart([peer, encode(reply)])
+                router.send_multipart([peer, encode(decide(message))])
         router.close()
         context.term()
         path.unlink(missing_ok=True)

@@ -93,6 +93,8 @@ def test_noise_is_seeded_and_a_shift_comes_at_its_step(monkeypatch: pytest.Monke
     assert shifted == pytest.approx([1.0] * 5 + [1.5] * 5)
 
 
-def test_drafts_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="--speculative-algorithm"):
+def test_drafts_of_a_model_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"algorithm NGRAM: .* use EMULATED"):
         seams.after_check_server_args(None, SimpleNamespace(speculative_algorithm="NGRAM"))
+    for allowed in (None, "EMULATED"):
+        seams.after_check_server_args(None, SimpleNamespace(speculative_algorithm=allowed))

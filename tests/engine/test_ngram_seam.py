@@ -93,10 +93,10 @@ def test_the_first_nodes_are_the_root_and_as_many_as_may_be_accepted() -> None:
 
 
 def test_widths_are_few_and_end_with_the_widest() -> None:
-    assert ngram.widths_up_to(0) == [0]
-    assert ngram.widths_up_to(1) == [0, 1]
-    assert ngram.widths_up_to(11) == [0, 1, 3, 7, 11]
-    assert ngram.widths_up_to(15) == [0, 1, 3, 7, 15]
+    assert ngram.widths_up_to(0) == (0,)
+    assert ngram.widths_up_to(1) == (0, 1)
+    assert ngram.widths_up_to(11) == (0, 1, 3, 7, 11)
+    assert ngram.widths_up_to(15) == (0, 1, 3, 7, 15)
     assert ngram.widths_up_to(255)[-2:] == [127, 255]
 
 
@@ -214,7 +214,7 @@ def test_a_step_has_the_width_that_was_ordered_or_else_the_widest(
     batch = batch_of({"a": 0, "b": 2, "c": 7})
     result = scheduler.draft_worker.forward_batch_generation(batch)
     width = order.length if order.length in (0, 1, 3, 7) else 7
-    step = speculation.note_launch(scheduler, result)
+    step = speculation.drafted(result)
     assert step is not None
     assert step.length == width
     assert [step.verified(rid) for rid in "abc"] == [0, min(2, width), width]
@@ -240,7 +240,7 @@ def test_caps_end_trees_and_so_does_what_was_not_found(scheduler: Any) -> None:
         [1, -1, -1, -1],
     ]
     assert batch.spec_info.retrieve_next_sibling.max() == -1
-    step = speculation.note_launch(scheduler, result)
+    step = speculation.drafted(result)
     assert step is not None
     assert [step.verified(rid) for rid in "abc"] == [0, 2, 1]
 

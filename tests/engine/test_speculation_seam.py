@@ -94,7 +94,7 @@ def test_an_engine_without_speculation_has_nothing_to_tell() -> None:
     assert speculation.draft_lengths(scheduler) == ()
     assert speculation.drafting(scheduler) is None
     result = SimpleNamespace(speculative_num_draft_tokens=None)
-    assert speculation.note_launch(scheduler, result) is None
+    assert speculation.drafted(result) is None
     assert speculation.drafted(result) is None
 
 

@@ -56,7 +56,7 @@ def test_caps_reach_the_verification_by_request(scheduler: Any) -> None:
     result = scheduler.draft_worker.verify(batch)
     assert result.links == [[1, -1, -1], [1, 2, -1], [-1, 2, -1]], "a budget was spent, too"
     assert links.tolist() == [[1, 2, -1]] * 3, "SGLang's own tensor was changed"
-    step = speculation.note_launch(scheduler, result)
+    step = speculation.drafted(result)
     assert step is not None
     assert [step.verified(rid) for rid in "abc"] == [1, 2, 0]
     assert step.computed(3) == 6, "each row is computed in full"
@@ -79,7 +79,7 @@ def test_what_a_cap_leaves_out_is_not_computed(scheduler: Any) -> None:
     assert computed.num_token_non_padded.tolist() == computed.num_token_non_padded_cpu == 6
     assert len(batch.verification.input_ids) == 9, "SGLang's own batch was changed"
     assert not hasattr(batch.spec_info, KEPT_NODES)
-    step = speculation.note_launch(scheduler, result)
+    step = speculation.drafted(result)
     assert step == Drafted(3, {"a": 1, "b": 2, "c": 0}, 2, True)
     assert step.computed(3) == 3
     assert target.forward(chains(1).verification).logits_output.next_token_logits.shape[0] == 3
@@ -127,7 +127,7 @@ def test_a_budget_goes_where_the_draft_is_sure(scheduler: Any) -> None:
         batch = drafted_chains(scheduler, [0.5, 0.9, 0.6], [0.9, 0.4, 0.95])
         speculation.tell(scheduler, DraftOrder(3, tuple(caps.items()), budget))
         result = scheduler.draft_worker.verify(batch)
-        step = speculation.note_launch(scheduler, result)
+        step = speculation.drafted(result)
         assert step is not None
         assert step.computed(3) == min(budget, 6 - sum(2 - cap for cap in caps.values()))
         return [step.verified(rid) for rid in "abc"]
@@ -149,7 +149,7 @@ def test_what_is_not_worth_the_price_is_not_verified(scheduler: Any) -> None:
         speculation.tell(scheduler, DraftOrder(3, (), budget, price))
         for req in batch.reqs:
             vars(req).pop("governor_pace", None)
-        step = speculation.note_launch(scheduler, scheduler.draft_worker.verify(batch))
+        step = speculation.drafted(scheduler.draft_worker.verify(batch))
         assert step is not None
         return [step.verified(rid) for rid in "abc"]
 
@@ -170,7 +170,7 @@ def test_a_row_that_is_given_less_comes_first(scheduler: Any) -> None:
         scheduler.draft_worker.verify(batch)
     speculation.tell(scheduler, DraftOrder(3, budget=1))
     batch.spec_info.retrieve_next_token = chains(2).spec_info.retrieve_next_token
-    step = speculation.note_launch(scheduler, scheduler.draft_worker.verify(batch))
+    step = speculation.drafted(scheduler.draft_worker.verify(batch))
     assert step is not None
     assert [step.verified(rid) for rid in "ab"] == [1, 0]
 

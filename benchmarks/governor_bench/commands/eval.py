@@ -166,8 +166,17 @@ def predictors(
 
 
 @evaluate.command("speculation")
-@click.option("--tier", type=click.Choice(["S"]), default="S", show_default=True)
-@seeds_option
+@click.option("--tier", type=click.Choice(["S", "E"]), default="S", show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), help="Runs per cell.  [default: 3; tier E: 1]"
+)
+@click.option(
+    "--scale",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 100),
+    help="Tier E: stretches every duration alike, so that a slow host can show a fast GPU.",
+)
 @click.option(
     "--plots",
     type=click.Path(file_okay=False, path_type=Path),
@@ -178,15 +187,29 @@ def predictors(
 @click.option("--quick", is_flag=True, help="One seed, few cells, few requests.")
 @json_option
 def speculation(
-    tier: str, seeds: int, plots: Path, cluster: str | None, quick: bool, json_path: str
+    tier: str,
+    seeds: int | None,
+    scale: float,
+    plots: Path,
+    cluster: str | None,
+    quick: bool,
+    json_path: str,
 ) -> None:
     """Speculation: how much to draft, against fixed lengths, tables and SGLang's own adaptive."""
+    from governor_bench.eval.speculation.emulated import evaluate_emulated
     from governor_bench.eval.speculation.plots import plot_all
     from governor_bench.eval.speculation.run import evaluate_simulated
+    from governor_bench.eval.speculation.setting import RunFailed
 
-    chosen = list(range(1, seeds + 1))
+    chosen = list(range(1, (seeds or (1 if tier == "E" else 3)) + 1))
     with cluster_errors(), progress_bar() as progress:
-        report = evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
+        if tier == "S":
+            report = evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
+        else:
+            try:
+                report = evaluate_emulated(chosen, scale, progress, quick=quick)
+            except RunFailed as error:
+                raise click.ClickException(str(error)) from None
     plot_all(report, plots / tier)
     finish(report, json_path, _speculation_summary(report, plots / tier))
 
@@ -262,10 +285,17 @@ def _predictors_summary(report: dict[str, Any], plots: Path) -> str:
 
 
 def _speculation_summary(report: dict[str, Any], plots: Path) -> str:
+    if report["tier"] == "E":
+        error, hosts = report["simulator_error"], report["hosts"]
+        rest = (
+            f"simulator off by {error['median_pct']:.1f} % (median), {error['worst_pct']:.1f} % "
+            f"at worst; host-limited share at most {hosts['host_limited_share']:.2%}"
+        )
+    else:
+        rest = f"global trees {report['tree_vs_local']:.3f} x local ones"
     return (
         f"{report['policy']}: {report['worst_cell_vs_best_fixed']:.3f} x the best fixed length in "
         f"its worst cell; over the grid {report['vs_best_single_fixed']:.3f} x the best single one "
         f"({report['best_single_fixed']}), {report['vs_sglang_adaptive']:.3f} x SGLang's adaptive, "
-        f"{report['vs_batch_table']:.3f} x a tuned table by batch size; global trees "
-        f"{report['tree_vs_local']:.3f} x local ones; plots in {plots}"
+        f"{report['vs_batch_table']:.3f} x a tuned table by batch size; {rest}; plots in {plots}"
     )

@@ -64,6 +64,7 @@ class LoadClient:
         duration_s: float | None = None,
         stream: bool = True,
         vocabulary: int = 2000,
+        enough: int | None = None,
     ) -> list[Served]:
         """Serve a workload, open or closed loop.
 
@@ -77,6 +78,8 @@ class LoadClient:
             stream: take chunks at the server's ``--stream-interval``; False asks it for the first
                 and the last chunk of each branch only, which times the same at the least cost.
             vocabulary: prompts are drawn from the ids below it.
+            enough: the run also ends, in the same way, once the first so many requests of the
+                workload are done.
 
         Returns:
             Every request that was sent, in the order of sending.
@@ -107,7 +110,8 @@ class LoadClient:
             return _open(sender, specs)
 
         end_s = None if duration_s is None else duration_s * time_scale
-        results = asyncio.run(self._run(feed, end_s, self._timeout_s * max(1.0, time_scale)))
+        timeout_s = self._timeout_s * max(1.0, time_scale)
+        results = asyncio.run(self._run(feed, end_s, timeout_s, enough))
         return [result.served(time_scale) for result in results]
 
     async def _run(
@@ -115,16 +119,30 @@ class LoadClient:
         feed: Callable[[Sender], Awaitable[None]],
         end_s: float | None,
         timeout_s: float | None = None,
+        enough: int | None = None,
     ) -> list[RequestResult]:
+        awaited = set(range(enough)) if enough else {-1}
+        done = asyncio.Event()
+
+        def on_done(result: RequestResult) -> None:
+            self._on_done(result)
+            awaited.discard(result.spec.index)
+            if not awaited:
+                done.set()
+
         async with Sender.open(
             self._url,
             token_ids=self._token_ids,
             timeout_s=timeout_s or self._timeout_s,
-            on_done=self._on_done,
+            on_done=on_done,
         ) as sender:
             feeding = asyncio.ensure_future(feed(sender))
-            _, running = await asyncio.wait({feeding}, timeout=end_s)
-            if running:
+            waiting = asyncio.ensure_future(done.wait())
+            await asyncio.wait(
+                {feeding, waiting}, timeout=end_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            waiting.cancel()
+            if not feeding.done():
                 feeding.cancel()
                 await asyncio.wait({feeding})
                 await sender.cut_off()

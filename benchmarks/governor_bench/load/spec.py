@@ -8,6 +8,7 @@ from typing import Any
 from governor_workloads.spec import Workload, WorkRequest
 
 from governor_bench.load.prompts import prompt_ids
+from sglang_patch.emulated.speculation.fields import encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class RequestSpec:
     sampling: dict[str, Any] = field(default_factory=dict)
     """Further sampling parameters; greedy unless they say otherwise."""
     ignore_eos: bool = True
+    luck: dict[str, str] = field(default_factory=dict)
+    """What its drafts come to, for an engine that takes it from the client."""
 
     @classmethod
     def of(
@@ -59,11 +62,12 @@ class RequestSpec:
             tpot_slo_ms=target_ms(request.tpot_slo_s),
             think_s=request.think_s * time_scale,
             sampling=sampling,
+            luck=_luck(workload, request),
         )
 
     def body(self, rid: str) -> dict[str, Any]:
         """The JSON body for ``/generate``."""
-        custom: dict[str, Any] = {}
+        custom: dict[str, Any] = dict(self.luck)
         if self.group:
             custom["branch_group"] = self.group
             custom["branch_role"] = self.role or "opportunistic"
@@ -86,3 +90,12 @@ class RequestSpec:
             "sampling_params": sampling,
             "stream": True,
         }
+
+
+def _luck(workload: Workload, request: WorkRequest) -> dict[str, str]:
+    """As the simulator draws it. Samples of one request share that of the first."""
+    if workload.acceptance is None:
+        return {}
+    tokens = request.output_tokens + 1
+    luck = workload.acceptance.luck(workload.seed, request.index, 0, tokens)
+    return encoded(luck.choice, luck.level)

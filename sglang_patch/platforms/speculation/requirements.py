@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 ALGORITHMS = ("NGRAM", "STANDALONE", "EAGLE", "NEXTN")
 """Algorithms that run; NEXTN is SGLang's other name for EAGLE."""
 
+EMULATED = "EMULATED"
+"""The emulated device's: known to SGLang only where there is one."""
+
 ATTENTION_BACKEND = "torch_native"
 
 
@@ -29,7 +32,7 @@ def _set(field: str) -> Callable[[Any], bool]:
 
 REFUSED = (
     Refusal(
-        lambda args: args.speculative_algorithm.upper() not in ALGORITHMS,
+        lambda args: args.speculative_algorithm.upper() not in (*ALGORITHMS, EMULATED),
         "--speculative-algorithm",
         f"use one of {', '.join(ALGORITHMS)}",
     ),

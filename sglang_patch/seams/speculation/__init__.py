@@ -11,15 +11,16 @@ accounts as it does under its own rule.
 
 N-gram engines have trees of one width a step, ready made, that are cut to it (``ngram``).
 
-``worker`` puts this together to a worker's class, ``drafting`` tells the controller of it, and
-``notes`` keeps account of what was verified.
+``worker`` puts this together to a worker's class. Every worker that takes orders shows the same of
+itself (``drafting``; ``model_drafts`` for the EAGLE family), and ``notes`` keeps account of what
+was verified.
 """
 
 from sglang_patch.seams.speculation.chances import after_organize_draft_results
 from sglang_patch.seams.speculation.choosing import cut
-from sglang_patch.seams.speculation.drafting import draft_lengths, drafting
-from sglang_patch.seams.speculation.lengths import SWITCHED, tell
-from sglang_patch.seams.speculation.notes import Drafted, drafted, note_drafts, note_launch
+from sglang_patch.seams.speculation.drafting import draft_lengths, drafting, tell
+from sglang_patch.seams.speculation.lengths import SWITCHED
+from sglang_patch.seams.speculation.notes import Drafted, drafted, note, note_drafts
 from sglang_patch.seams.speculation.ragged import only
 from sglang_patch.seams.speculation.worker import (
     around_adaptive_unsupported_reason,
@@ -36,8 +37,8 @@ __all__ = [
     "draft_lengths",
     "drafted",
     "drafting",
+    "note",
     "note_drafts",
-    "note_launch",
     "only",
     "tell",
 ]

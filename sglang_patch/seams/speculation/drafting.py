@@ -1,25 +1,51 @@
-"""How the engine drafts, as the controller is told."""
+"""Workers that take orders about drafts: what each of them shows, whatever it drafts with."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from governor_protos.limits import MAX_DRAFT_LENGTHS, MAX_DRAFT_TOKENS
-from governor_protos.messages import Drafting, DraftSource
+from governor_protos.messages import Drafting
 
-from sglang_patch.apply.speculation import STOCK, DraftOrder
+from sglang_patch.apply.speculation import DraftOrder
 from sglang_patch.errors import ConfigurationError
-from sglang_patch.seams.speculation import ngram
-from sglang_patch.seams.speculation.lengths import ordered_lengths
 
 if TYPE_CHECKING:
     from sglang.srt.managers.scheduler import Scheduler
 
-SWITCHES_TIMED = 5
-"""Times that each length is switched to at the start, to see what a switch costs."""
+
+class GovernedDrafts(Protocol):
+    """What a worker shows of its drafts, as its ``governor_drafts``.
+
+    Such a worker notes on the result of each decode step what the step drafted
+    (:func:`..notes.note`).
+    """
+
+    order: DraftOrder
+    """What the coming step is to draft."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Draft lengths that a step can take, ascending."""
+        ...
+
+    def drafting(self) -> Drafting:
+        """How it drafts. Switches are timed, so ask before the first step."""
+        ...
+
+
+def governed_drafts(scheduler: Scheduler) -> GovernedDrafts | None:
+    """None where the engine does not speculate, or takes no orders about it."""
+    worker = getattr(scheduler, "draft_worker", None)
+    found: GovernedDrafts | None = getattr(worker, "governor_drafts", None)
+    return found
+
+
+def tell(scheduler: Scheduler, order: DraftOrder) -> None:
+    """Have the coming step draft as ordered."""
+    drafts = governed_drafts(scheduler)
+    if drafts is not None:
+        drafts.order = order
 
 
 def draft_lengths(scheduler: Scheduler) -> tuple[int, ...]:
@@ -28,10 +54,10 @@ def draft_lengths(scheduler: Scheduler) -> tuple[int, ...]:
     Raises:
         ConfigurationError: there are more, or longer ones, than the protocol carries.
     """
-    lengths = ordered_lengths(scheduler)
-    if lengths is None:
+    drafts = governed_drafts(scheduler)
+    if drafts is None:
         return ()
-    found = tuple(lengths.candidate_steps)
+    found = drafts.lengths
     if len(found) > MAX_DRAFT_LENGTHS or found[-1] > MAX_DRAFT_TOKENS:
         raise ConfigurationError(
             f"--speculative-adaptive-config: {len(found)} lengths up to {found[-1]}; Governor "
@@ -46,40 +72,7 @@ def drafting(scheduler: Scheduler) -> Drafting | None:
     Raises:
         ConfigurationError: its drafts are larger than the protocol carries.
     """
-    lengths = draft_lengths(scheduler)
-    if not lengths:
+    drafts = governed_drafts(scheduler)
+    if drafts is None or not draft_lengths(scheduler):
         return None
-    worker: Any = scheduler.draft_worker
-    if hasattr(worker, "governor_widths"):
-        return ngram.drafting(worker)
-    if worker.most_draft_tokens > MAX_DRAFT_TOKENS:
-        raise ConfigurationError(
-            f"--speculative-num-draft-tokens: {worker.most_draft_tokens} beside the root; Governor "
-            f"takes at most {MAX_DRAFT_TOKENS}"
-        )
-    return Drafting(
-        source=DraftSource.MODEL,
-        width=worker.topk,
-        most_tokens=worker.most_draft_tokens,
-        is_ragged=worker.is_ragged,
-        takes_budget=worker.is_ragged,
-        switch_s=switch_s(worker, lengths),
-    )
-
-
-def switch_s(worker: Any, lengths: Sequence[int]) -> float:
-    """What it takes to go from one length to another: the median of a few switches, there and back.
-
-    Host time: a switch launches no work on the device that a step would wait for.
-    """
-    controller = worker.adaptive_controller
-    first: int = worker.speculative_num_steps
-    others = [length for length in lengths if length != first]
-    taken: list[float] = []
-    for length in [*others, first] * (SWITCHES_TIMED if others else 0):
-        controller.params.order = DraftOrder(length)
-        start_s = time.perf_counter()
-        controller.activate_step_by_batch(1)
-        taken.append(time.perf_counter() - start_s)
-    controller.params.order = STOCK
-    return statistics.median(taken) if taken else 0.0
+    return drafts.drafting()

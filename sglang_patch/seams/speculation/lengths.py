@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sglang_patch.apply.speculation import OWN_CHOICE, STOCK, DraftOrder
 from sglang_patch.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from sglang.srt.managers.scheduler import Scheduler
 
 SWITCHED = "Switch adaptive runtime state"
 """How the line starts that SGLang logs at each switch."""
@@ -110,20 +107,3 @@ def forget_all_but_last(log: list[tuple[str, Any]]) -> None:
     """SGLang keeps a record of every switch for ever; at one a step they would fill memory."""
     if len(log) > 1 and log[-1][0] == log[-2][0]:
         del log[-2]
-
-
-def tell(scheduler: Scheduler, order: DraftOrder) -> None:
-    """Have the coming step draft as ordered."""
-    lengths = ordered_lengths(scheduler)
-    if lengths is not None:
-        lengths.order = order
-
-
-def ordered_lengths(scheduler: Scheduler) -> Any:
-    """What the worker asks for its draft length; None where it cannot change."""
-    worker = getattr(scheduler, "draft_worker", None)
-    widths = getattr(worker, "governor_widths", None)
-    if widths is not None:
-        return widths
-    controller = getattr(worker, "adaptive_controller", None)
-    return getattr(controller, "params", None)

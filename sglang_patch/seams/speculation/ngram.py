@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,25 +49,49 @@ def is_asked_for(server_args: Any) -> bool:
     return str(getattr(server_args, "speculative_algorithm", None)).upper() == "NGRAM"
 
 
-class Widths:
-    """Draft tokens per row that a step can have verified, and what the coming step is ordered to.
+class NgramDrafts:
+    """See :class:`.drafting.GovernedDrafts`.
 
-    The names are those of SGLang's own object for chains, which takes its place there.
+    A width is told as a draft length, and trees as chains: the corpus decides their shape, and all
+    that a controller can choose is how many nodes are verified.
+
+    Args:
+        worker: a ``GovernedNGRAMWorker``.
+        widest: draft tokens of a row that a step can have verified.
     """
 
-    def __init__(self, widest: int) -> None:
-        self.candidate_steps = widths_up_to(widest)
+    def __init__(self, worker: Any, widest: int) -> None:
+        self._worker = worker
+        self.lengths = widths_up_to(widest)
         self.order: DraftOrder = STOCK
 
     def chosen(self) -> int:
         """The ordered width; where none is ordered the widest, as in stock SGLang."""
-        ordered = self.order.length
-        return ordered if ordered in self.candidate_steps else self.candidate_steps[-1]
+        return self.order.length if self.order.length in self.lengths else self.lengths[-1]
+
+    def drafting(self) -> Drafting:
+        """How the worker drafts."""
+        return Drafting(
+            source=DraftSource.NGRAM,
+            most_tokens=self.lengths[-1],
+            is_ragged=self._worker.is_ragged,
+            switch_s=self._switch_s(),
+        )
+
+    def _switch_s(self) -> float:
+        """What it takes to go from one width to another: the median of switches there and back."""
+        taken: list[float] = []
+        for width in self.lengths * SWITCHES_TIMED:
+            start_s = time.perf_counter()
+            self._worker.take_width(width)
+            taken.append(time.perf_counter() - start_s)
+        self._worker.take_width(self.lengths[-1])
+        return statistics.median(taken)
 
 
-def widths_up_to(widest: int) -> list[int]:
+def widths_up_to(widest: int) -> tuple[int, ...]:
     """0, 1, 3, 7 and so on, as a tree's worth grows with the logarithm of its size; the widest."""
-    return [*(width for width in (2**k - 1 for k in range(8)) if width < widest), widest]
+    return (*(width for width in (2**k - 1 for k in range(8)) if width < widest), widest)
 
 
 def governed(worker: Any) -> Any:
@@ -81,7 +104,7 @@ def governed(worker: Any) -> Any:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.governor_widths = Widths(self.draft_token_num - 1)
+            self.governor_drafts = NgramDrafts(self, self.draft_token_num - 1)
             self._most_nodes = self.draft_token_num
             self._buffers: dict[int, dict[str, Any]] = {}
             self._limits: Ints = np.zeros(0, dtype=np.int64)
@@ -92,7 +115,7 @@ def governed(worker: Any) -> Any:
             return can_verify_some(self.model_runner)
 
         def _init_preallocated_tensors(self) -> None:
-            for width in self.governor_widths.candidate_steps:
+            for width in self.governor_drafts.lengths:
                 self.draft_token_num = width + 1
                 super()._init_preallocated_tensors()
                 self._buffers[width] = {name: self.__dict__[name] for name in BUFFERS}
@@ -105,7 +128,7 @@ def governed(worker: Any) -> Any:
         def forward_batch_generation(self, batch: Any, on_publish: Any = None) -> Any:
             if not batch.forward_mode.is_decode():
                 return super().forward_batch_generation(batch, on_publish)
-            width = self.governor_widths.chosen()
+            width = self.governor_drafts.chosen()
             self.take_width(width)
             try:
                 with contextlib.ExitStack() as self._verification:
@@ -146,7 +169,7 @@ def governed(worker: Any) -> Any:
                 self.draft_token_num = nodes
             rows = len(batch.reqs)
             tokens, mask = tokens.reshape(rows, most), mask.reshape(rows, most, most)
-            caps = dict(self.governor_widths.order.caps)
+            caps = dict(self.governor_drafts.order.caps)
             allowed = [min(nodes - 1, caps.get(req.rid, nodes)) for req in batch.reqs]
             self._limits = np.minimum(found(tokens, mask), np.array(allowed, dtype=np.int64))
             # Parents come before their children, so the first nodes of a tree are a tree.
@@ -205,29 +228,3 @@ def at_stride(tokens: Any, stride: int, wanted: int) -> Any:
     wider = rows.new_zeros(len(rows), wanted)
     wider[:, :stride] = rows
     return wider.flatten()
-
-
-def drafting(worker: Any) -> Drafting:
-    """How the engine drafts, for the controller to know.
-
-    A width is told as a draft length, and trees as chains: the corpus decides their shape, and all
-    that a controller can choose is how many nodes are verified.
-    """
-    widths = worker.governor_widths.candidate_steps
-    return Drafting(
-        source=DraftSource.NGRAM,
-        most_tokens=widths[-1],
-        is_ragged=worker.is_ragged,
-        switch_s=switch_s(worker, widths),
-    )
-
-
-def switch_s(worker: Any, widths: Sequence[int]) -> float:
-    """What it takes to go from one width to another: the median of switches there and back."""
-    taken: list[float] = []
-    for width in [*widths] * SWITCHES_TIMED:
-        start_s = time.perf_counter()
-        worker.take_width(width)
-        taken.append(time.perf_counter() - start_s)
-    worker.take_width(widths[-1])
-    return statistics.median(taken)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sglang_patch.seams.speculation.lengths import ordered_lengths
-
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req
-    from sglang.srt.managers.scheduler import Scheduler
 
 
 class Drafted(NamedTuple):
@@ -45,23 +42,6 @@ def note(result: Any, step: Drafted) -> None:
     results are taken in.
     """
     result.governor_drafted = step
-
-
-def note_launch(scheduler: Scheduler, result: Any) -> Drafted | None:
-    """What the decode step that was just launched drafts, noted for :func:`drafted`: what its
-    worker has noted, or else what the order comes to.
-
-    None where the engine does not speculate.
-    """
-    lengths = ordered_lengths(scheduler)
-    nodes = getattr(result, "speculative_num_draft_tokens", None)
-    if lengths is None or not nodes:
-        return None
-    step = drafted(result)
-    if step is None:
-        step = Drafted(nodes - 1, dict(lengths.order.caps))
-        note(result, step)
-    return step
 
 
 def drafted(result: Any) -> Drafted | None:

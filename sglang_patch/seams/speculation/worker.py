@@ -17,6 +17,7 @@ from sglang_patch.seams.speculation.lengths import (
     silence_switches,
     tree_nodes,
 )
+from sglang_patch.seams.speculation.model_drafts import ModelDrafts
 from sglang_patch.seams.speculation.notes import Drafted, note
 from sglang_patch.seams.speculation.ragged import can_verify_some, only
 
@@ -67,6 +68,7 @@ def governed(worker: Any) -> Any:
             lengths = chain_lengths if self.topk == 1 else TreeLengths
             controller.params = lengths(self.speculative_num_steps, config_path)
             self.adaptive_controller: Any = controller
+            self.governor_drafts = ModelDrafts(self)
             self._most_nodes: int = self.speculative_num_draft_tokens
             tell_chances(self._draft_worker)
 
@@ -105,7 +107,7 @@ def governed(worker: Any) -> Any:
         def verify(self, batch: Any, grammar_barrier: Any = None) -> Any:
             if batch.forward_mode.is_idle():
                 return super().verify(batch, grammar_barrier=grammar_barrier)
-            order = self.adaptive_controller.params.order
+            order = self.governor_drafts.order
             most = batch.spec_info.retrieve_next_token.shape[1] - 1
             ragged = self.is_ragged
             kept = choose(order, batch.reqs, batch.spec_info, takes_budget=ragged)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from governor_bench.eval.speculation import emulated_section
 from governor_bench.eval.speculation.plan import (
     FIXED,
     MAIN,
@@ -62,6 +63,10 @@ def read(results: Path) -> Report:
         raise FileNotFoundError(
             f"{path} is missing: write it with 'governor eval speculation --tier S --json {path}'"
         )
+    return _decoded(path)
+
+
+def _decoded(path: Path) -> Report:
     with path.open("rb") as file:
         report: Report = msgspec.json.decode(file.read(MAX_BYTES), type=dict)
     return report
@@ -74,6 +79,7 @@ def compose(results: Path) -> str:
         FileNotFoundError: see :func:`write`.
     """
     report = read(results)
+    emulated = results / emulated_section.RESULT_FILE
     parts = [
         _head(report),
         _glance(report),
@@ -81,6 +87,7 @@ def compose(results: Path) -> str:
         _others(report),
         _trees(report),
         _targets(report),
+        *([emulated_section.section(_decoded(emulated))] if emulated.exists() else []),
         "## Plots\n\n"
         + "\n\n".join(f"![{title}](plots/speculation/{name}.png)" for name, title in PLOTS.items()),
     ]

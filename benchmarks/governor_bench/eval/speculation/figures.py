@@ -100,33 +100,36 @@ def _figure(name: str, policy: str, runs: Sequence[Outcome]) -> Figure:
 def tuned_table(cells: Sequence[Cell]) -> Table:
     """For each load, the fixed length that does best over its steady cells."""
     by_load: dict[float, int] = {}
+    lengths = dict(zip((one.name for one in FIXED), FIXED_LENGTHS, strict=True))
     for load in sorted({cell.load for cell in cells}):
         mine = [cell for cell in cells if cell.load == load and cell.other_level is None]
-        by_load[load] = max(
-            FIXED_LENGTHS,
-            key=lambda length: _mean(
-                [_of(cell, FIXED[FIXED_LENGTHS.index(length)].name) for cell in mine]
-            ),
-        )
+        by_load[load] = lengths[best_single(mine)]
     return Table(by_load)
 
 
 def best_fixed(cell: Cell) -> tuple[str, float]:
     """The fixed length that does best in this cell: an oracle."""
-    return max(((one.name, _of(cell, one.name)) for one in FIXED), key=lambda pair: pair[1])
+    return max(((name, _of(cell, name)) for name in fixed_run(cell)), key=lambda pair: pair[1])
 
 
 def best_single(cells: Sequence[Cell]) -> str:
     """The fixed length that does best over all cells."""
-    return max(
-        (one.name for one in FIXED), key=lambda name: _mean([_of(cell, name) for cell in cells])
-    )
+    return max(fixed_run(cells[0]), key=lambda name: _mean([_of(cell, name) for cell in cells]))
+
+
+def fixed_run(cell: Cell) -> list[str]:
+    """The fixed lengths that were run in a cell."""
+    return [one.name for one in FIXED if cell.value(one.name) is not None]
 
 
 def headline(main: Sequence[Cell], trees: Sequence[Cell]) -> dict[str, Any]:
-    """Figures of ``turbospec``; means over the grid are geometric."""
+    """Figures of ``turbospec``; means over the grid are geometric. None for what was not run."""
     single = best_single(main)
-    others = {one.name: over_cells(main, one.name) for one in (PUBLISHED, CANDIDATES, PORTABLE)}
+    others = {
+        one.name: over_cells(main, one.name)
+        for one in (PUBLISHED, CANDIDATES, PORTABLE)
+        if main[0].value(one.name) is not None
+    }
     ratios = tree_ratios(trees)
     return {
         "policy": TURBOSPEC.policy,
@@ -135,8 +138,8 @@ def headline(main: Sequence[Cell], trees: Sequence[Cell]) -> dict[str, Any]:
         "vs_best_single_fixed": ratio(main, TURBOSPEC.name, single),
         "vs_sglang_adaptive": ratio(main, TURBOSPEC.name, SGLANG.name),
         "vs_batch_table": ratio(main, TURBOSPEC.name, TABLE),
-        "tree_vs_local": _mean(list(ratios.values())),
-        "tree_vs_local_worst": min(ratios.values()),
+        "tree_vs_local": _mean(list(ratios.values())) if ratios else None,
+        "tree_vs_local_worst": min(ratios.values(), default=None),
         "tree_vs_local_cells": ratios,
         "other_policies": {
             name: dict(zip(("worst_cell_vs_best_fixed", "vs_best_single_fixed"), pair, strict=True))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from governor_bench.eval.speculation.setting import Setting
+from governor_bench.eval.speculation.setting import EMULATED, Setting
 
 
 class Contender(msgspec.Struct, frozen=True):
@@ -118,6 +118,35 @@ def targets(seeds: Sequence[int], *, quick: bool) -> Entries:
         for load in (TARGET_LOADS[1:2] if quick else TARGET_LOADS)
         for contender in TARGETS
         for seed in seeds
+    ]  # fmt: skip
+
+
+EMULATED_LOADS = (8, 32)
+EMULATED_LEVELS = (0.3, 0.7, 0.95)
+EMULATED_OUTPUT_TOKENS = 80
+"""Shorter than in the simulator: a run takes as long as it says, times the scale."""
+ON_EMULATED = tuple(
+    msgspec.structs.replace(one, engine=EMULATED)
+    for one in (*(one for one in FIXED if one.policy != "fixed_draft:10"), SGLANG, TURBOSPEC)
+)
+
+
+def emulated(seeds: Sequence[int], contenders: Sequence[Contender], *, quick: bool) -> Entries:
+    """Tier E's grid; the policies of a cell follow one another on the same engine."""
+    places: list[tuple[float, float | None]] = [(level, None) for level in EMULATED_LEVELS]
+    places.append(SHIFTS[0])
+    return [
+        (
+            contender,
+            Setting(
+                load, level, contender.policy, seed, other, engine=EMULATED,
+                shortened=_shortened(quick), output_tokens=EMULATED_OUTPUT_TOKENS,
+            ),
+        )
+        for load in (EMULATED_LOADS[:1] if quick else EMULATED_LOADS)
+        for level, other in (places[1:2] if quick else places)
+        for seed in seeds
+        for contender in contenders
     ]  # fmt: skip
 
 

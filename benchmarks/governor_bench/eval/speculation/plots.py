@@ -26,12 +26,15 @@ GREYS = ("#cccccc", "#b0b0b0", "#909090", "#707070", "#505050", "#303030")
 def plot_all(report: Report, folder: Path) -> list[Path]:
     """Draw everything that ``report`` holds into ``folder``; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [
+    drawn = [
         _grid(report["cells"], folder / "grid.png"),
         _lengths(report["cells"], folder / "lengths.png"),
-        _trees(report["trees"], folder / "trees.png"),
-        _targets(report["targets"], folder / "targets.png"),
     ]
+    if report.get("trees"):
+        drawn.append(_trees(report["trees"], folder / "trees.png"))
+    if report.get("targets"):
+        drawn.append(_targets(report["targets"], folder / "targets.png"))
+    return drawn
 
 
 def place_of(cell: dict[str, Any]) -> str:
@@ -51,6 +54,8 @@ def _grid(cells: list[Any], path: Path) -> Path:
     )
     styles = {one.name: (grey, "--") for one, grey in zip(FIXED, GREYS, strict=True)}
     styles |= {name: (colour, "-") for name, colour in COLOURS.items()}
+    run = {one["name"] for one in cells[0]["figures"]}
+    styles = {name: style for name, style in styles.items() if name in run}
     for axis, place in zip(axes.flat, places, strict=False):
         mine = [cell for cell in cells if place_of(cell) == place]
         for name, (colour, line) in styles.items():

@@ -28,21 +28,21 @@ def evaluate_simulated(
     grid = plan.main(seeds, plan.MAIN, quick=quick)
     trees = plan.trees(seeds, quick=quick)
     targets = plan.targets(seeds, quick=quick)
-    outcomes = _run([*grid, *trees, *targets], progress, "simulating", cluster)
+    outcomes = run_all([*grid, *trees, *targets], progress, "simulating", cluster)
     of_grid, outcomes = outcomes[: len(grid)], outcomes[len(grid) :]
     of_trees, of_targets = outcomes[: len(trees)], outcomes[len(trees) :]
-    table = figures.tuned_table(figures.cells_of(_pairs(grid, of_grid)))
+    table = figures.tuned_table(figures.cells_of(pairs_of(grid, of_grid)))
     tuned = plan.main(seeds, [Contender(TABLE, table.text(), "batch")], quick=quick)
-    of_tuned = _run(tuned, progress, "simulating the tuned table", cluster)
-    main_cells = figures.cells_of([*_pairs(grid, of_grid), *_pairs(tuned, of_tuned)])
-    tree_cells = figures.cells_of(_pairs(trees, of_trees))
+    of_tuned = run_all(tuned, progress, "simulating the tuned table", cluster)
+    main_cells = figures.cells_of([*pairs_of(grid, of_grid), *pairs_of(tuned, of_tuned)])
+    tree_cells = figures.cells_of(pairs_of(trees, of_trees))
     everything = [*of_grid, *of_trees, *of_targets, *of_tuned]
     return {
         **figures.headline(main_cells, tree_cells),
         "batch_table": table.text(),
         "cells": msgspec.to_builtins(main_cells),
         "trees": msgspec.to_builtins(tree_cells),
-        "targets": msgspec.to_builtins(figures.cells_of(_pairs(targets, of_targets))),
+        "targets": msgspec.to_builtins(figures.cells_of(pairs_of(targets, of_targets))),
         "workload": workload_of(grid[0][1]).description,
         "hosts": {"times_real_time": min(item.times_real_time for item in everything)},
         **envelope(
@@ -54,7 +54,8 @@ def evaluate_simulated(
     }
 
 
-def _run(entries: Entries, progress: Progress, what: str, cluster: str | None) -> list[Outcome]:
+def run_all(entries: Entries, progress: Progress, what: str, cluster: str | None) -> list[Outcome]:
+    """Simulate every setting; outcomes in their order."""
     task = progress.add_task(f"{what}, {len(entries)} runs", total=len(entries))
     return run_tasks(
         run,
@@ -64,5 +65,6 @@ def _run(entries: Entries, progress: Progress, what: str, cluster: str | None) -
     )
 
 
-def _pairs(entries: Entries, outcomes: Sequence[Outcome]) -> list[tuple[Contender, Outcome]]:
+def pairs_of(entries: Entries, outcomes: Sequence[Outcome]) -> list[tuple[Contender, Outcome]]:
+    """Each outcome with the contender whose it is."""
     return [(contender, outcome) for (contender, _), outcome in zip(entries, outcomes, strict=True)]
