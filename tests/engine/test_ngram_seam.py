@@ -97,7 +97,7 @@ def test_widths_are_few_and_end_with_the_widest() -> None:
     assert ngram.widths_up_to(1) == (0, 1)
     assert ngram.widths_up_to(11) == (0, 1, 3, 7, 11)
     assert ngram.widths_up_to(15) == (0, 1, 3, 7, 15)
-    assert ngram.widths_up_to(255)[-2:] == [127, 255]
+    assert ngram.widths_up_to(255)[-2:] == (127, 255)
 
 
 def test_relayed_tokens_keep_their_rows_at_another_stride() -> None:
