@@ -59,6 +59,8 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folder of an embedded controller's decision log; empty keeps none."""
     allow_unknown_sglang: bool = False
     """Run on an SGLang version that the seams were not checked against."""
+    allow_untried_device: bool = False
+    """Govern speculation on a device on which that was never tried: any but a CPU."""
 
     @property
     def active(self) -> bool:

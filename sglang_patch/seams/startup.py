@@ -42,7 +42,7 @@ def after_add_cli_args(returned: Any, parser: argparse.ArgumentParser) -> None:
 def after_check_server_args(returned: Any, server_args: Any) -> None:
     """Launcher: refuse what is not governed, check the hooks, start an embedded controller."""
     settings = config.load()
-    refuse_unsupported(server_args)
+    refuse_unsupported(server_args, allow_untried=settings.allow_untried_device)
     require_applied("launcher")
     if settings.endpoint == config.EMBEDDED:
         embedded.start(settings)

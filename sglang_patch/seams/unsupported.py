@@ -15,6 +15,8 @@ class Refused(NamedTuple):
     applies: Callable[[Any], bool]
     name: str
     remedy: str
+    untried: bool = False
+    """It may well work, and was never tried."""
 
 
 def _set(field: str) -> Callable[[Any], bool]:
@@ -38,7 +40,7 @@ def _drafts_by_model(applies: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 RAGGED_ALGORITHMS = ("EMULATED",)
 """Of workers that take any length and any cap without being asked to adapt."""
-GOVERNED_ALGORITHMS = ("EAGLE", "NEXTN", "STANDALONE", "NGRAM", *RAGGED_ALGORITHMS)
+GOVERNED_ALGORITHMS = ("EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "NGRAM", *RAGGED_ALGORITHMS)
 """NEXTN is SGLang's other name for EAGLE."""
 
 REFUSED = (
@@ -81,12 +83,27 @@ REFUSED = (
     Refused(
         _drafts(lambda args: args.speculative_algorithm.upper() not in GOVERNED_ALGORITHMS),
         "--speculative-algorithm",
-        "only EAGLE, STANDALONE and NGRAM are governed: use one of them, or leave it out",
+        "only EAGLE, EAGLE3, STANDALONE and NGRAM are governed: use one of them, or leave it out",
     ),
     Refused(
         _drafts(lambda args: getattr(args, "device", None) != "cpu"),
         "--speculative-algorithm on another device than a CPU",
-        "speculative decoding is not governed there yet: leave it out",
+        "speculative decoding was not governed there yet: leave it out, or set "
+        "GOVERNOR_ALLOW_UNTRIED_DEVICE=1 to insist",
+        untried=True,
+    ),
+    Refused(
+        _drafts(
+            lambda args: (
+                getattr(args, "device", None) != "cpu"
+                and (
+                    ngram.is_asked_for(args)
+                    or (getattr(args, "speculative_eagle_topk", None) or 1) > 1
+                )
+            )
+        ),
+        "NGRAM and --speculative-eagle-topk above 1 on another device than a CPU",
+        "their captured graphs are of one size: use chains, of EAGLE, EAGLE3 or STANDALONE",
     ),
     Refused(
         # SGLang itself switches the option off for trees.
@@ -116,13 +133,20 @@ REFUSED = (
 )
 
 
-def refuse_unsupported(server_args: Any) -> None:
+def refuse_unsupported(server_args: Any, *, allow_untried: bool = False) -> None:
     """Refuse what Governor does not govern.
+
+    Args:
+        allow_untried: let pass what was only never tried.
 
     Raises:
         ConfigurationError: naming every refused option with its remedy, and the way out.
     """
-    found = [f"{item.name}: {item.remedy}" for item in REFUSED if item.applies(server_args)]
+    found = [
+        f"{item.name}: {item.remedy}"
+        for item in REFUSED
+        if item.applies(server_args) and not (item.untried and allow_untried)
+    ]
     if found:
         raise ConfigurationError(
             "Governor does not govern this configuration. "

@@ -143,6 +143,11 @@ UNSUPPORTED = {
         "speculative_algorithm": "EAGLE",
         "device": "cuda",
     },
+    "NGRAM and --speculative-eagle-topk above 1 on another device than a CPU": {
+        **CHAINS,
+        "speculative_eagle_topk": 4,
+        "device": "cuda",
+    },
     "--speculative-algorithm without --speculative-adaptive": {
         **CHAINS,
         "speculative_adaptive": False,
@@ -169,6 +174,18 @@ def test_unsupported_configuration_is_refused_by_name(name: str) -> None:
     refuse_unsupported(SimpleNamespace(**NGRAMS))
     trees = {"speculative_eagle_topk": 2, "speculative_adaptive": False}
     refuse_unsupported(SimpleNamespace(**{**CHAINS, **trees}))
+
+
+def test_a_device_that_was_never_tried_can_be_insisted_on() -> None:
+    on_gpu = SimpleNamespace(**{**CHAINS, "device": "cuda"})
+    refuse_unsupported(on_gpu, allow_untried=True)
+    with pytest.raises(ConfigurationError, match="GOVERNOR_ALLOW_UNTRIED_DEVICE"):
+        refuse_unsupported(on_gpu)
+    with pytest.raises(ConfigurationError, match="rejection-sampling"):
+        refuse_unsupported(
+            SimpleNamespace(**vars(on_gpu), speculative_use_rejection_sampling=True),
+            allow_untried=True,
+        )
 
 
 @pytest.mark.engine

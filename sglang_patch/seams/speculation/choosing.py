@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sglang_patch.apply.speculation import DraftOrder, Pace, worth
 from sglang_patch.seams.speculation.chances import CHANCES
@@ -15,54 +15,85 @@ _PACE = "governor_pace"
 all ranks have."""
 
 
-def choose(order: DraftOrder, reqs: Sequence[Any], verification: Any, *, takes_budget: bool) -> Any:
+class Chosen(NamedTuple):
+    """What is verified of a step's drafts."""
+
+    caps: dict[str, int]
+    """Draft tokens of each row, by request id."""
+    kept: Any
+    """(rows, nodes) bool, with every node its parent; None where every node is computed."""
+
+
+def choose(
+    order: DraftOrder, reqs: Sequence[Any], verification: Any, *, ragged: bool
+) -> Chosen | None:
     """Choose the nodes to verify, and cut the links to all others.
 
     Args:
         reqs: SGLang's requests, one a row.
         verification: SGLang's verification input; its links are replaced, its tensors stay as they
             are, as SGLang may use them again.
-        takes_budget: whether a budget is spent; it would save nothing where every node is computed.
+        ragged: whether nodes that are not verified are not computed. Otherwise a budget would save
+            nothing and is not spent.
 
     Returns:
-        (rows, nodes) bool, with every node its parent; None if nothing is cut.
+        :class:`Chosen`; None if nothing is cut.
     """
-    import torch
-    from governor_kernels.draft_choice import likeliest_nodes
-    from governor_kernels.tree_links import links_from_parents
-
-    links = verification.retrieve_next_token
-    most = links.shape[1] - 1
+    most = verification.retrieve_next_token.shape[1] - 1
     named = dict(order.caps)
     caps = [min(most, named.get(req.rid, most)) for req in reqs]
-    budget = order.budget if takes_budget and 0 <= order.budget < sum(caps) else None
-    price = order.price if takes_budget else 0.0
-    is_shared = budget is not None or price > 0
-    if not is_shared and min(caps, default=most) == most:
+    shares = ragged and (0 <= order.budget < sum(caps) or order.price > 0)
+    if not shares and min(caps, default=most) == most:
         return None
-    is_chain = verification.topk == 1
-    parents = _parents_of(verification)
-    if is_chain and not is_shared:
-        value = torch.ones(links.shape, device=links.device)  # the first are the likeliest
+    if verification.topk == 1 and not shares:
+        kept = _first_nodes(caps, verification.retrieve_next_token) if ragged else None
     else:
-        value = getattr(verification, CHANCES)()
-    if is_shared:
+        kept = _worthiest(order if shares else None, reqs, caps, verification)
+        caps = (kept.sum(dim=1) - 1).tolist()
+    if verification.topk == 1:
+        verification.retrieve_next_token = cut(verification.retrieve_next_token, caps)
+    else:
+        _cut_trees(verification, kept)
+    by_row = {req.rid: cap for req, cap in zip(reqs, caps, strict=True)}
+    return Chosen(by_row, kept if ragged else None)
+
+
+def _first_nodes(caps: Sequence[int], links: Any) -> Any:
+    """Of chains the first are the likeliest, and nobody has to be asked.
+
+    NOTE: caps are known to the host, and so is what is cut by them. Nothing here waits for a
+    device.
+    """
+    import torch
+
+    nodes = torch.arange(links.shape[1], device=links.device)
+    return nodes <= links.new_tensor(caps).unsqueeze(1)
+
+
+def _worthiest(
+    order: DraftOrder | None, reqs: Sequence[Any], caps: Sequence[int], verification: Any
+) -> Any:
+    """The best nodes by the draft's own chances: of every row, or (``order``) of all together."""
+    import torch
+    from governor_kernels.draft_choice import likeliest_nodes
+
+    value = getattr(verification, CHANCES)()
+    budget, price = None, 0.0
+    if order is not None:
+        budget = order.budget if order.budget >= 0 else None
+        price = order.price
         paces = value.new_tensor([getattr(req, _PACE, FIRST) for req in reqs])
         value = worth(value, paces[:, :1], paces[:, 1:])
-    kept = likeliest_nodes(value, parents, torch.tensor(caps, device=links.device), budget, price)
-    if is_chain:
-        verification.retrieve_next_token = cut(links, (kept.sum(dim=1) - 1).tolist())
-    else:
-        shorter = links_from_parents(parents.masked_fill(~kept, -1))
-        verification.retrieve_next_token = shorter.first_child
-        verification.retrieve_next_sibling = shorter.next_sibling
-    return kept
+    most = torch.tensor(caps, device=value.device)
+    return likeliest_nodes(value, _parents_of(verification), most, budget, price)
 
 
-def caps_of(reqs: Sequence[Any], kept: Any) -> dict[str, int]:
-    """Draft tokens that are verified for each row, by request id."""
-    counts = (kept.sum(dim=1) - 1).tolist()
-    return {req.rid: count for req, count in zip(reqs, counts, strict=True)}
+def _cut_trees(verification: Any, kept: Any) -> None:
+    from governor_kernels.tree_links import links_from_parents
+
+    shorter = links_from_parents(_parents_of(verification).masked_fill(~kept, -1))
+    verification.retrieve_next_token = shorter.first_child
+    verification.retrieve_next_sibling = shorter.next_sibling
 
 
 def note_paces(reqs: Sequence[Any], tokens: Sequence[int], step: Drafted) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sglang_patch.seams.speculation import ngram
 from sglang_patch.seams.speculation.chances import tell_chances
-from sglang_patch.seams.speculation.choosing import caps_of, choose, note_paces
+from sglang_patch.seams.speculation.choosing import choose, note_paces
 from sglang_patch.seams.speculation.lengths import (
     TreeLengths,
     chain_lengths,
@@ -21,7 +21,7 @@ from sglang_patch.seams.speculation.model_drafts import ModelDrafts
 from sglang_patch.seams.speculation.notes import Drafted, note
 from sglang_patch.seams.speculation.ragged import can_verify_some, only
 
-ALGORITHMS = ("EAGLE", "STANDALONE")
+ALGORITHMS = ("EAGLE", "EAGLE3", "STANDALONE")
 """As SGLang calls them by then; all of them run one worker's code."""
 
 
@@ -70,7 +70,8 @@ def governed(worker: Any) -> Any:
             self.adaptive_controller: Any = controller
             self.governor_drafts = ModelDrafts(self)
             self._most_nodes: int = self.speculative_num_draft_tokens
-            tell_chances(self._draft_worker)
+            if self.topk > 1 or self.is_ragged:
+                tell_chances(self._draft_worker)
 
         @property
         def is_ragged(self) -> bool:
@@ -110,11 +111,12 @@ def governed(worker: Any) -> Any:
             order = self.governor_drafts.order
             most = batch.spec_info.retrieve_next_token.shape[1] - 1
             ragged = self.is_ragged
-            kept = choose(order, batch.reqs, batch.spec_info, takes_budget=ragged)
+            chosen = choose(order, batch.reqs, batch.spec_info, ragged=ragged)
+            kept = None if chosen is None else chosen.kept
             runner = self._target_worker.model_runner
-            with only(runner, kept) if ragged and kept is not None else contextlib.nullcontext():
+            with contextlib.nullcontext() if kept is None else only(runner, kept):
                 result = super().verify(batch, grammar_barrier=grammar_barrier)
-            caps = {} if kept is None else caps_of(batch.reqs, kept)
+            caps = {} if chosen is None else chosen.caps
             step = Drafted(self.speculative_num_steps, caps, most, ragged)
             note(result, step)
             if ragged and most:
