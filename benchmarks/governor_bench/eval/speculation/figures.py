@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import msgspec
@@ -114,7 +113,9 @@ def best_fixed(cell: Cell) -> tuple[str, float]:
 
 def best_single(cells: Sequence[Cell]) -> str:
     """The fixed length that does best over all cells."""
-    return max(fixed_run(cells[0]), key=lambda name: _mean([_of(cell, name) for cell in cells]))
+    return max(
+        fixed_run(cells[0]), key=lambda name: geometric_mean([_of(cell, name) for cell in cells])
+    )
 
 
 def fixed_run(cell: Cell) -> list[str]:
@@ -138,7 +139,7 @@ def headline(main: Sequence[Cell], trees: Sequence[Cell]) -> dict[str, Any]:
         "vs_best_single_fixed": ratio(main, TURBOSPEC.name, single),
         "vs_sglang_adaptive": ratio(main, TURBOSPEC.name, SGLANG.name),
         "vs_batch_table": ratio(main, TURBOSPEC.name, TABLE),
-        "tree_vs_local": _mean(list(ratios.values())) if ratios else None,
+        "tree_vs_local": geometric_mean(list(ratios.values())) if ratios else None,
         "tree_vs_local_worst": min(ratios.values(), default=None),
         "tree_vs_local_cells": ratios,
         "other_policies": {
@@ -156,7 +157,7 @@ def over_cells(main: Sequence[Cell], name: str) -> tuple[float, float]:
 
 def ratio(cells: Sequence[Cell], name: str, other: str) -> float:
     """Geometric mean over cells of one policy over another."""
-    return _mean([_of(cell, name) / _of(cell, other) for cell in cells])
+    return geometric_mean([_of(cell, name) / _of(cell, other) for cell in cells])
 
 
 def tree_ratios(trees: Sequence[Cell]) -> dict[str, float]:
@@ -177,8 +178,3 @@ def _of(cell: Cell, name: str) -> float:
     if value is None:
         raise KeyError(f"{name!r} was not run at load {cell.load}, level {cell.level:g}")
     return value
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Geometric."""
-    return math.exp(sum(math.log(value) for value in values) / len(values))
