@@ -27,10 +27,10 @@ def generate(url: str, prompt: str, tokens: int = 40, **more: Any) -> Any:
         return json.load(reply)
 
 
-def generate_all(url: str, texts: Sequence[str], tokens: int = 40) -> list[Any]:
+def generate_all(url: str, texts: Sequence[str], tokens: int = 40, **more: Any) -> list[Any]:
     """Answers in the order of the prompts, four at a time."""
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda prompt: generate(url, prompt, tokens), texts))
+        return list(pool.map(lambda prompt: generate(url, prompt, tokens, **more), texts))
 
 
 def prompts() -> list[str]:

@@ -8,11 +8,9 @@ rows have a cap, what all of them may have verified together, and which sit out.
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,9 @@ import msgspec
 import pytest
 from drafting_controller import LEASE_STEPS, at_random, deciding, decision
 from engines import QUIET, STRICT, GovernedEngine, Results, assert_sound_at_idle, until
+from generating import generate, generate_all, prompts, speculated_requests
 from governor_bench.engine_metrics import read_counters
 from governor_bench.equality.check import compare, run
-from governor_bench.equality.workload import mixed_requests
-from governor_bench.load.spec import RequestSpec
 from governor_bench.processes import workspace
 from governor_bench.profiling.build import build_profile
 from governor_bench.profiling.engine import ControllerApi, Engine
@@ -32,8 +29,7 @@ from governor_bench.profiling.points_file import PointsFile
 from governor_bench.profiling.prompts import Prompts
 from governor_bench.profiling.run import Settings, Sweep
 from governor_bench.servers import CpuEngine
-from governor_bench.tiny_models import Recipe, tiny_eagle_head, tiny_models
-from governor_bench.tiny_models.corpus import functions
+from governor_bench.tiny_models import tiny_eagle_head, tiny_models
 from governor_protos.messages import Band, Outcome
 
 pytestmark = pytest.mark.engine
@@ -101,38 +97,9 @@ def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[DraftingEngi
             assert "Switch adaptive runtime state" not in server.log.read_text()
 
 
-def requests_of_every_kind() -> list[RequestSpec]:
-    """Without a minimum length: under speculation SGLang counts steps towards it, not tokens."""
-    specs = mixed_requests(REQUESTS, SEED, penalties=False)
-    return [
-        replace(spec, sampling={}) if "min_new_tokens" in spec.sampling else spec for spec in specs
-    ]
-
-
 @pytest.fixture(scope="module")
 def expected(stock_engine: CpuEngine) -> Results:
-    return run(stock_engine.url, requests_of_every_kind())
-
-
-def generate(url: str, prompt: str, tokens: int = 40, **more: Any) -> Any:
-    sampling = {"temperature": 0, "max_new_tokens": tokens, **more.pop("sampling", {})}
-    request = urllib.request.Request(
-        f"{url}/generate",
-        data=json.dumps({"text": prompt, "sampling_params": sampling, **more}).encode(),
-        headers={"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=120) as reply:
-        return json.load(reply)
-
-
-def generate_all(url: str, **more: Any) -> list[Any]:
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda prompt: generate(url, prompt, **more), prompts()))
-
-
-def prompts() -> list[str]:
-    """Beginnings of what the models were trained on, which they continue alike."""
-    return [text[: len(text) // 3] for text in functions(Recipe())[::25]]
+    return run(stock_engine.url, speculated_requests(REQUESTS, SEED))
 
 
 def test_the_engine_says_how_it_drafts(engine: DraftingEngine) -> None:
@@ -153,7 +120,7 @@ def test_greedy_tokens_are_those_of_stock(
 ) -> None:
     before = read_counters(engine.url)
     with deciding(engine.endpoint, at_random(seed, engine.most)) as heard:
-        found = run(engine.url, requests_of_every_kind())
+        found = run(engine.url, speculated_requests(REQUESTS, SEED))
         assert compare(expected, found) == []
         until(lambda: len(heard.ended) > 20, "no ends were told")
     assert any(result.spec.abort_after_s is not None for result in found.values())
@@ -174,16 +141,16 @@ def test_greedy_tokens_are_those_of_stock(
 def test_text_that_is_drafted_well_is_the_same(
     engine: DraftingEngine, stock_engine: CpuEngine
 ) -> None:
-    wanted = [reply["text"] for reply in generate_all(stock_engine.url)]
+    wanted = [reply["text"] for reply in generate_all(stock_engine.url, prompts())]
     with deciding(engine.endpoint, at_random(3, engine.most)) as heard:
-        assert [reply["text"] for reply in generate_all(engine.url)] == wanted
+        assert [reply["text"] for reply in generate_all(engine.url, prompts())] == wanted
     assert sum(step.accepted_tokens for step in heard.decode_steps) > 20
 
 
 def test_what_is_accepted_is_told_of_steps_and_of_rows(engine: DraftingEngine) -> None:
     """With one length for all, so that what one row had verified is known."""
     with deciding(engine.endpoint, lambda asked, _: decision(asked, length=4)) as heard:
-        replies = generate_all(engine.url)
+        replies = generate_all(engine.url, prompts())
         generate(engine.url, "x", 24)  # keeps reports coming
         until(lambda: len(heard.ended) >= len(replies), "no ends were told")
     steps = [step for step in heard.decode_steps if step.outcome == Outcome.APPLIED]
@@ -205,9 +172,9 @@ def test_a_row_accepts_no_more_than_its_cap(
         rows = memoryview(asked.rows.request_id).cast("I")
         return decision(asked, length=5, caps=dict.fromkeys(rows, 1))
 
-    wanted = [reply["text"] for reply in generate_all(stock_engine.url)]
+    wanted = [reply["text"] for reply in generate_all(stock_engine.url, prompts())]
     with deciding(engine.endpoint, one_each) as heard:
-        assert [reply["text"] for reply in generate_all(engine.url)] == wanted
+        assert [reply["text"] for reply in generate_all(engine.url, prompts())] == wanted
     steps = [step for step in heard.decode_steps if step.outcome == Outcome.APPLIED]
     assert {step.draft_length for step in steps} == {engine.lengths[-1]}
     assert all(step.draft_tokens == step.rows for step in steps), "no more is verified"
@@ -217,11 +184,11 @@ def test_a_row_accepts_no_more_than_its_cap(
 
 def test_a_budget_is_for_all_rows_together(engine: DraftingEngine, stock_engine: CpuEngine) -> None:
     budget = 6
-    wanted = [reply["text"] for reply in generate_all(stock_engine.url)]
+    wanted = [reply["text"] for reply in generate_all(stock_engine.url, prompts())]
     with deciding(
         engine.endpoint, lambda asked, _: decision(asked, length=5, budget=budget)
     ) as heard:
-        assert [reply["text"] for reply in generate_all(engine.url)] == wanted
+        assert [reply["text"] for reply in generate_all(engine.url, prompts())] == wanted
     steps = [step for step in heard.decode_steps if step.outcome == Outcome.APPLIED]
     assert any(step.rows > 2 for step in steps)
     assert all(step.draft_tokens == min(budget, engine.most * step.rows) for step in steps)
@@ -236,7 +203,7 @@ def test_a_late_decision_leaves_standing_orders(engine: DraftingEngine) -> None:
         return msgspec.structs.replace(answer, for_step=max(0, asked.for_step - 1))
 
     with deciding(engine.endpoint, late) as heard:
-        generate_all(engine.url)
+        generate_all(engine.url, prompts())
     # Until then a decision of the controller before may still hold.
     own_from = heard.asked_first + LEASE_STEPS
     by_orders = [
@@ -253,7 +220,7 @@ def test_a_policy_of_the_controller_decides(engine: DraftingEngine, expected: Re
     before = read_counters(engine.url)
     drafts = "fixed_draft:2" if engine.width == 1 else "draft_tree:budget=2"
     with engine.controller(f"random:0.5+{drafts}"):
-        assert compare(expected, run(engine.url, requests_of_every_kind())) == []
+        assert compare(expected, run(engine.url, speculated_requests(REQUESTS, SEED))) == []
         assert_sound_at_idle(engine.url)
     counted = read_counters(engine.url).since(before)
     assert counted.parked_row_steps > 0
@@ -303,7 +270,7 @@ def test_without_a_controller_the_engine_drafts_by_its_own_rule(
     engine: DraftingEngine, expected: Results
 ) -> None:
     before = read_counters(engine.url)
-    found = run(engine.url, requests_of_every_kind())
+    found = run(engine.url, speculated_requests(REQUESTS, SEED))
     assert compare(expected, found) == []
     assert_sound_at_idle(engine.url)
     assert read_counters(engine.url).since(before).outcomes["applied"] == 0

@@ -7,27 +7,21 @@ own rule changes as it goes. Chains of a draft model run the code of the other t
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from engines import QUIET, STRICT, Results, assert_sound_at_idle
+from generating import generate, generate_all, prompts, speculated_requests
 from governor_bench.equality.check import compare, run
-from governor_bench.equality.workload import mixed_requests
-from governor_bench.load.spec import RequestSpec
 from governor_bench.processes import workspace
 from governor_bench.servers import CpuEngine
-from governor_bench.tiny_models import Recipe, tiny_eagle_head, tiny_models
-from governor_bench.tiny_models.corpus import functions
+from governor_bench.tiny_models import tiny_eagle_head, tiny_models
 
 pytestmark = pytest.mark.engine
 
 REQUESTS, SEED = 32, 5
-PROMPTS = 12
 CHAIN_LENGTHS = {"1": {"candidate_steps": [1, 3]}, "6": {"candidate_steps": [0, 1, 3]}}
 """By batch size, as SGLang's `--speculative-adaptive-config` has it."""
 
@@ -80,37 +74,13 @@ def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[Speculating]
         assert (algorithm == "EAGLE") == ("Built adaptive" in server.log.read_text())
 
 
-def requests_of_every_kind() -> list[RequestSpec]:
-    """Without a minimum length: under speculation SGLang counts steps towards it, not tokens."""
-    specs = mixed_requests(REQUESTS, SEED, penalties=False)
-    return [
-        replace(spec, sampling={}) if "min_new_tokens" in spec.sampling else spec for spec in specs
-    ]
-
-
 @pytest.fixture(scope="module")
 def expected(stock_engine: CpuEngine) -> Results:
-    return run(stock_engine.url, requests_of_every_kind())
-
-
-def generate(url: str, prompt: str, tokens: int = 40, **more: Any) -> Any:
-    sampling = {"temperature": 0, "max_new_tokens": tokens, **more.pop("sampling", {})}
-    request = urllib.request.Request(
-        f"{url}/generate",
-        data=json.dumps({"text": prompt, "sampling_params": sampling, **more}).encode(),
-        headers={"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=120) as reply:
-        return json.load(reply)
-
-
-def prompts() -> list[str]:
-    """Beginnings of what the models were trained on: they continue it alike."""
-    return [text[: len(text) // 3] for text in functions(Recipe())[:: 300 // PROMPTS]]
+    return run(stock_engine.url, speculated_requests(REQUESTS, SEED))
 
 
 def test_greedy_tokens_are_those_of_stock(engine: Speculating, expected: Results) -> None:
-    found = run(engine.url, requests_of_every_kind())
+    found = run(engine.url, speculated_requests(REQUESTS, SEED))
     assert compare(expected, found) == []
     assert any(result.spec.abort_after_s is not None for result in found.values())
     assert any(len(result.branches) > 1 for result in found.values())
@@ -118,9 +88,8 @@ def test_greedy_tokens_are_those_of_stock(engine: Speculating, expected: Results
 
 def test_more_than_one_token_a_step_is_accepted(engine: Speculating) -> None:
     """Once unknown text and once, at the end of the run, text that an n-gram corpus has seen."""
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(2):
-            replies = list(pool.map(lambda prompt: generate(engine.url, prompt), prompts()))
+    for _ in range(2):
+        replies = generate_all(engine.url, prompts())
     details = [reply["meta_info"] for reply in replies]
     verifications = sum(detail["spec_verify_ct"] for detail in details)
     accepted = sum(detail["spec_num_correct_drafts"] for detail in details)
