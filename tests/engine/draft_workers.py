@@ -120,6 +120,7 @@ def governed_chains(stock: type, folder: Path) -> Any:
     rule = folder / "rule.json"
     rule.write_text(json.dumps(RULE))
     args = SimpleNamespace(
+        device="cpu",
         speculative_algorithm="EAGLE",
         speculative_adaptive=True,
         speculative_adaptive_config=str(rule),
@@ -134,6 +135,7 @@ def governed_chains(stock: type, folder: Path) -> Any:
 def governed_trees() -> Any:
     """Likewise trees 3 deep, of at most 8 nodes, 2 candidates a place."""
     args = SimpleNamespace(
+        device="cpu",
         speculative_algorithm="STANDALONE",
         speculative_adaptive=False,
         speculative_adaptive_config=None,

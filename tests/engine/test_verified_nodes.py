@@ -15,7 +15,7 @@ from sglang_patch.apply.speculation import DraftOrder
 from sglang_patch.platforms.speculation.kept_nodes import KEPT_NODES
 from sglang_patch.seams import speculation
 from sglang_patch.seams.speculation import Drafted
-from sglang_patch.seams.speculation.chances import CHANCES, tell_chances
+from sglang_patch.seams.speculation.chances import CHANCES
 from sglang_patch.seams.speculation.choosing import choose
 
 torch = pytest.importorskip("torch")
@@ -63,10 +63,8 @@ def test_caps_reach_the_verification_by_request(scheduler: Any) -> None:
 
 
 def ragged(scheduler: Any) -> Target:
-    """As if the attention had been able to from the start."""
     target: Target = scheduler.draft_worker._target_worker.model_runner
     target.attn_backend.verifies_kept_nodes = True
-    tell_chances(scheduler.draft_worker._draft_worker)
     return target
 
 
@@ -178,7 +176,6 @@ def test_a_row_that_is_given_less_comes_first(scheduler: Any) -> None:
 
 
 def test_a_chains_first_token_has_a_chance_after_every_step(scheduler: Any) -> None:
-    ragged(scheduler)
     draft = scheduler.draft_worker._draft_worker
     result = SimpleNamespace(next_draft_input=SimpleNamespace(topk_p=None))
     chances = torch.tensor([[0.1, 0.9], [0.5, 0.5], [0.7, 0.3], [1.0, 0.0]])
