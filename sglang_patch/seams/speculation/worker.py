@@ -70,7 +70,7 @@ def governed(worker: Any) -> Any:
             self.adaptive_controller: Any = controller
             self.governor_drafts = ModelDrafts(self)
             self._most_nodes: int = self.speculative_num_draft_tokens
-            # Chains are chosen among only where a budget can be spent; to listen costs a device time.
+            # Of chains nothing is chosen unless a budget can be spent, and listening takes time.
             if self.topk > 1 or self.server_args.device == "cpu":
                 tell_chances(self._draft_worker)
 
