@@ -236,7 +236,10 @@ def _table(
             chances = node_chances(width, depth, most_tokens)
         else:
             chances = np.minimum(levels()[:, None] * factors, 1.0).cumprod(axis=1)
-        nodes = _by_price(chances) if value == "rate" else _by_chance(chances)
+        own = _by_price(chances) if value == "rate" else _by_chance(chances)
+        # All of it for everybody, too: of those who are hurt by what others draft, some are not if
+        # they are given as much.
+        nodes = np.concatenate([own, np.full((1, known), chances.shape[1])])
         tokens = _given(chances)
         length.append(np.full(len(nodes), float(depth)))
         each.append(nodes.astype(np.uint8))

@@ -94,11 +94,12 @@ def decide(
         return _probe(batch, protection, config) or chosen
     if not is_own or config.told == "caps":
         return msgspec.structs.replace(chosen, given=None)
-    # The price says how many are worth it, better than what averages let expect; but who is
-    # protected was looked after with those.
-    is_bound = protection is not None and protection.binds
+    if protection is not None and protection.binds:
+        # Who is protected was looked after with these tokens, no more and no fewer.
+        return shared_out(msgspec.structs.replace(chosen, price=0.0), batch, chosen.draft_tokens)
+    # The price says how many are worth it, better than what averages let expect.
     each = min(chosen.length, drafts.most_tokens) if drafts.width == 1 else drafts.most_tokens
-    return shared_out(chosen, batch, chosen.draft_tokens if is_bound else each * len(batch.rows))
+    return shared_out(chosen, batch, each * len(batch.rows))
 
 
 def choose(
