@@ -65,6 +65,8 @@ def test_caps_reach_the_verification_by_request(scheduler: Any) -> None:
 def ragged(scheduler: Any) -> Target:
     target: Target = scheduler.draft_worker._target_worker.model_runner
     target.attn_backend.verifies_kept_nodes = True
+    # What a draft says is what comes of it.
+    scheduler.draft_worker._calibration.chances = lambda said: said
     return target
 
 

@@ -7,12 +7,19 @@ them. Of chains it computes none but the first after a prefill, and says 1 for a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from sglang_patch.seams.speculation.calibration import Calibration
+from sglang_patch.seams.speculation.notes import Drafted
 
 CHANCES = "governor_chances"
 """Attribute of SGLang's verification input: a function that gives the chances of its nodes' paths,
 (rows, nodes), the root's among them."""
+
+
+SAID = "governor_said"
+"""Likewise of a chain: what the draft said of each token, given those before; (rows, nodes - 1)."""
 
 
 class _Organized:
@@ -31,13 +38,19 @@ def after_organize_draft_results(
     _Organized.scores = scores.gather(1, result[1])
 
 
-def tell_chances(draft_worker: Any) -> None:
-    """Have a draft worker of SGLang's leave the chances of what it drafts on the verification."""
+def tell_chances(draft_worker: Any, calibration: Calibration) -> None:
+    """Have a draft worker of SGLang's leave the chances of what it drafts on the verification.
+
+    Args:
+        calibration: what the chances that chains are said to have come to.
+    """
     kind = type(draft_worker)
     if draft_worker.topk > 1:
         draft_worker.__class__ = _telling_of_trees(kind)
     else:
-        draft_worker.__class__ = _telling_of_chains(kind, _Ear(draft_worker.draft_runner))
+        draft_worker.__class__ = _telling_of_chains(
+            kind, _Ear(draft_worker.draft_runner), calibration
+        )
 
 
 class _Ear:
@@ -65,6 +78,22 @@ class _Ear:
             self._outputs = None
 
 
+def note_chances(
+    calibration: Calibration, verification: Any, reqs: Sequence[Any], given: Any, step: Drafted
+) -> None:
+    """Hold what the draft said of a step's chains against what was accepted.
+
+    Args:
+        given: (rows,) tokens that the step gave to each row.
+    """
+    import torch
+
+    said = getattr(verification, SAID, None)
+    if said is not None:
+        verified = torch.tensor([step.verified(req.rid) for req in reqs])
+        calibration.learn(said, verified, given.cpu() - 1)
+
+
 def _telling_of_trees(kind: Any) -> Any:
     class TreeDraftWorker(kind):  # type: ignore[misc]
         def draft(self, batch: Any) -> Any:
@@ -77,14 +106,22 @@ def _telling_of_trees(kind: Any) -> Any:
     return TreeDraftWorker
 
 
-def _telling_of_chains(kind: Any, ear: _Ear) -> Any:
+def _telling_of_chains(kind: Any, ear: _Ear, calibration: Calibration) -> Any:
+    import torch
+
     class ChainDraftWorker(kind):  # type: ignore[misc]
         def draft(self, batch: Any) -> Any:
             first = batch.spec_info.topk_p
             with ear.listening() as outputs:
                 verification = super().draft(batch)
-            later = [output.next_token_logits for output in outputs]
-            setattr(verification, CHANCES, lambda: _with_root(_of_chains(first, later)))
+            later = [_top_chance(output.next_token_logits) for output in outputs]
+            said = torch.cat((first, *later), dim=1)
+            setattr(verification, SAID, said)
+            setattr(
+                verification,
+                CHANCES,
+                lambda: _with_root(calibration.chances(said).cumprod(dim=1)),
+            )
             return verification
 
         def _draft_extend_for_decode(self, batch: Any, batch_result: Any) -> None:
@@ -97,18 +134,6 @@ def _telling_of_chains(kind: Any, ear: _Ear) -> Any:
                 batch_result.next_draft_input.topk_p = chances
 
     return ChainDraftWorker
-
-
-def _of_chains(first: Any, later: list[Any]) -> Any:
-    """
-    Args:
-        first: (rows, 1); chance of each chain's first token.
-        later: per further draft step its logits, (rows, vocabulary).
-    """
-    import torch
-
-    each = [first, *(_top_chance(logits) for logits in later)]
-    return torch.cat(each, dim=1).cumprod(dim=1)
 
 
 def _top_chance(logits: Any) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from sglang_patch.seams.speculation import ngram
-from sglang_patch.seams.speculation.chances import tell_chances
+from sglang_patch.seams.speculation.calibration import Calibration
+from sglang_patch.seams.speculation.chances import note_chances, tell_chances
 from sglang_patch.seams.speculation.choosing import choose, note_paces
 from sglang_patch.seams.speculation.lengths import (
     TreeLengths,
@@ -69,10 +70,11 @@ def governed(worker: Any) -> Any:
             controller.params = lengths(self.speculative_num_steps, config_path)
             self.adaptive_controller: Any = controller
             self.governor_drafts = ModelDrafts(self)
+            self._calibration = Calibration()
             self._most_nodes: int = self.speculative_num_draft_tokens
             # Of chains nothing is chosen unless a budget can be spent, and listening takes time.
             if self.topk > 1 or self.server_args.device == "cpu":
-                tell_chances(self._draft_worker)
+                tell_chances(self._draft_worker, self._calibration)
 
         @property
         def is_ragged(self) -> bool:
@@ -109,10 +111,10 @@ def governed(worker: Any) -> Any:
         def verify(self, batch: Any, grammar_barrier: Any = None) -> Any:
             if batch.forward_mode.is_idle():
                 return super().verify(batch, grammar_barrier=grammar_barrier)
-            order = self.governor_drafts.order
-            most = batch.spec_info.retrieve_next_token.shape[1] - 1
+            order, verification = self.governor_drafts.order, batch.spec_info
+            most = verification.retrieve_next_token.shape[1] - 1
             ragged = self.is_ragged
-            chosen = choose(order, batch.reqs, batch.spec_info, ragged=ragged)
+            chosen = choose(order, batch.reqs, verification, ragged=ragged)
             kept = None if chosen is None else chosen.kept
             runner = self._target_worker.model_runner
             with contextlib.nullcontext() if kept is None else only(runner, kept):
@@ -122,6 +124,7 @@ def governed(worker: Any) -> Any:
             note(result, step)
             if ragged and most:
                 note_paces(batch.reqs, result.accept_lens.tolist(), step)
+                note_chances(self._calibration, verification, batch.reqs, result.accept_lens, step)
             return result
 
     GovernedWorker.__name__ = f"Governed{worker.__name__}"
