@@ -166,7 +166,7 @@ def predictors(
 
 
 @evaluate.command("speculation")
-@click.option("--tier", type=click.Choice(["S", "E"]), default="S", show_default=True)
+@click.option("--tier", type=click.Choice(["S", "E", "C"]), default="S", show_default=True)
 @click.option(
     "--seeds", type=click.IntRange(1, 100), help="Runs per cell.  [default: 3; tier E: 1]"
 )
@@ -196,8 +196,9 @@ def speculation(
     json_path: str,
 ) -> None:
     """Speculation: how much to draft, against fixed lengths, tables and SGLang's own adaptive."""
+    from governor_bench.eval.speculation.cpu.run import evaluate_on_cpu
     from governor_bench.eval.speculation.emulated import evaluate_emulated
-    from governor_bench.eval.speculation.plots import plot_all
+    from governor_bench.eval.speculation.plots import plot_all, plot_computed
     from governor_bench.eval.speculation.run import evaluate_simulated
     from governor_bench.eval.speculation.setting import RunFailed
 
@@ -207,10 +208,17 @@ def speculation(
             report = evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
         else:
             try:
-                report = evaluate_emulated(chosen, scale, progress, quick=quick)
+                report = (
+                    evaluate_emulated(chosen, scale, progress, quick=quick)
+                    if tier == "E"
+                    else evaluate_on_cpu(chosen, progress, quick=quick)
+                )
             except RunFailed as error:
                 raise click.ClickException(str(error)) from None
-    plot_all(report, plots / tier)
+    if tier == "C":
+        plot_computed(report, plots / tier / "computed.png")
+    else:
+        plot_all(report, plots / tier)
     finish(report, json_path, _speculation_summary(report, plots / tier))
 
 
@@ -291,6 +299,9 @@ def _speculation_summary(report: dict[str, Any], plots: Path) -> str:
             f"simulator off by {error['median_pct']:.1f} % (median), {error['worst_pct']:.1f} % "
             f"at worst; host-limited share at most {hosts['host_limited_share']:.2%}"
         )
+    elif report["tier"] == "C":
+        compared = report["compared_requests"]
+        rest = f"tokens of {report['token_mismatches']} of {compared} requests differ"
     else:
         rest = f"global trees {report['tree_vs_local']:.3f} x local ones"
     return (

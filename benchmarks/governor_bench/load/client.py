@@ -50,11 +50,21 @@ class LoadClient:
         return sorted(results, key=lambda result: order[id(result.spec)])
 
     def run_closed(
-        self, next_spec: Callable[[], RequestSpec | None], concurrency: int
+        self,
+        next_spec: Callable[[], RequestSpec | None],
+        concurrency: int,
+        *,
+        enough: int | None = None,
     ) -> list[RequestResult]:
-        """Keep ``concurrency`` requests in flight until ``next_spec`` returns None."""
+        """Keep ``concurrency`` requests in flight until ``next_spec`` returns None.
+
+        Args:
+            enough: as for :meth:`run_workload`.
+        """
         specs: Iterator[RequestSpec] = iter(_until_none(next_spec))
-        return asyncio.run(self._run(lambda sender: _closed(sender, specs, concurrency), None))
+        return asyncio.run(
+            self._run(lambda sender: _closed(sender, specs, concurrency), None, enough=enough)
+        )
 
     def run_workload(
         self,

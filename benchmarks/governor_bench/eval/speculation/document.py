@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from governor_bench.eval.speculation import emulated_section
+from governor_bench.eval.speculation.cpu import section as cpu_section
 from governor_bench.eval.speculation.plan import (
     FIXED,
     MAIN,
@@ -17,7 +18,7 @@ from governor_bench.eval.speculation.plan import (
     TREE_SPREAD,
     TURBOSPEC,
 )
-from governor_bench.eval.speculation.plots import place_of, plot_all
+from governor_bench.eval.speculation.plots import place_of, plot_all, plot_computed
 from governor_bench.eval.speculation.setting import (
     BURST_SHARE,
     DRIFT,
@@ -43,7 +44,8 @@ Report = dict[str, Any]
 
 
 def write(results: Path, target: Path) -> None:
-    """Write the document to ``target`` and its plots beside it.
+    """Write the document to ``target`` and its plots beside it; sections on tiers E and C if there
+    are results of them.
 
     Raises:
         FileNotFoundError: there is no result file; says which command writes one.
@@ -51,7 +53,11 @@ def write(results: Path, target: Path) -> None:
     text = compose(results)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)
-    plot_all(read(results), target.parent / "plots" / "speculation")
+    plots = target.parent / "plots" / "speculation"
+    plot_all(read(results), plots)
+    computed = results / cpu_section.RESULT_FILE
+    if computed.exists():
+        plot_computed(_decoded(computed), plots / cpu_section.PLOT)
 
 
 def read(results: Path) -> Report:
@@ -81,6 +87,7 @@ def compose(results: Path) -> str:
     """
     report = read(results)
     emulated = results / emulated_section.RESULT_FILE
+    computed = results / cpu_section.RESULT_FILE
     parts = [
         _head(report),
         _glance(report),
@@ -89,6 +96,7 @@ def compose(results: Path) -> str:
         _trees(report),
         _targets(report),
         *([emulated_section.section(_decoded(emulated))] if emulated.exists() else []),
+        *([cpu_section.section(_decoded(computed))] if computed.exists() else []),
         "## Plots\n\n"
         + "\n\n".join(f"![{title}](plots/speculation/{name}.png)" for name, title in PLOTS.items()),
     ]

@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from governor_bench.eval.speculation.cpu.section import names_of
 from governor_bench.eval.speculation.plan import FIXED, PORTABLE, SGLANG, TABLE, TURBOSPEC
 
 Report = dict[str, Any]
@@ -37,8 +38,49 @@ def plot_all(report: Report, folder: Path) -> list[Path]:
     return drawn
 
 
+def plot_computed(report: Report, path: Path) -> Path:
+    """Tier C: every policy over no drafts, with the range over rounds; one panel for each load."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    loads = list(dict.fromkeys(cell["load"] for cell in report["cells"]))
+    figure, axes = plt.subplots(len(loads), 1, figsize=(9, 2.6 * len(loads)), squeeze=False)
+    names = names_of(report)
+    greys = dict(zip((one.name for one in FIXED), GREYS, strict=True))
+    width = 0.85 / len(names)
+    for axis, load in zip(axes.flat, loads, strict=True):
+        cells = [cell for cell in report["cells"] if cell["load"] == load]
+        for number, name in enumerate(names):
+            found = [next(one for one in cell["figures"] if one["name"] == name) for cell in cells]
+            plain = [_value(cell, FIXED[0].name) for cell in cells]
+            heights = [one["tokens_per_s"] / base for one, base in zip(found, plain, strict=True)]
+            reach = [
+                [
+                    abs(one["tokens_range"][end] / base - height)
+                    for one, base, height in zip(found, plain, heights, strict=True)
+                ]
+                for end in (0, 1)
+            ]
+            axis.bar(
+                [at + (number - (len(names) - 1) / 2) * width for at in range(len(cells))],
+                heights,
+                width,
+                yerr=reach,
+                error_kw={"elinewidth": 0.8},
+                color=greys.get(name) or COLOURS.get(name, "#2ca02c"),
+                label=name,
+            )
+        axis.axhline(1.0, color="black", linewidth=0.6)
+        axis.set_xticks(range(len(cells)), [cell["text"] for cell in cells], fontsize=8)
+        axis.set_title(f"{load} users" if load > 1 else "1 user", fontsize=10)
+        axis.set_ylabel("tokens/s over no drafts", fontsize=8)
+        axis.grid(alpha=0.3, axis="y")
+    axes.flat[0].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _save(figure, path)
+
+
 def place_of(cell: dict[str, Any]) -> str:
-    """A cell's acceptance in words."""
+    """A cell's acceptance in words; on tier C, its text."""
+    if "text" in cell:
+        return str(cell["text"])
     if cell["other_level"] is None:
         return f"acceptance {cell['level']:g}"
     return f"acceptance {cell['other_level']:g}, then {cell['level']:g}"

@@ -6,10 +6,8 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from governor_protos.messages import StepKind
 from governor_workloads.served import Served
 
 from governor_bench.engine_metrics import read_counters
@@ -23,12 +21,12 @@ from governor_bench.eval.running_engine import (
 )
 from governor_bench.eval.simulated import LIMITS
 from governor_bench.eval.speculation.controller import MODULE
+from governor_bench.eval.speculation.recorded import decode_steps, step_figures
 from governor_bench.eval.speculation.setting import (
     LENGTHS,
     NO_TARGET_MS,
     Outcome,
     Setting,
-    StepFigures,
     judge,
     judged_requests,
     workload_of,
@@ -39,8 +37,6 @@ from governor_bench.servers import Controller, EmulatedEngine
 
 TRAINING = ("fixed_draft:0", "fixed_draft:3", "fixed_draft:10", "fixed_draft:1")
 """Policies under which the predictor sees steps before the first run, and what a draft costs."""
-ENOUGH_STEPS = 4096
-"""The most that a controller remembers."""
 
 
 class SpeculationRig:
@@ -71,13 +67,9 @@ class SpeculationRig:
         time.sleep(PUBLISHED_AFTER_S)
         counted = read_counters(self._engine.url).since(counters)
         spent = since_then(device, device_counters(self._engine.url))
-        records = [
-            item
-            for item in self._controller.steps(last=ENOUGH_STEPS)
-            if item["step"] > since and item["kind"] == StepKind.DECODE
-        ]
+        records = decode_steps(self._controller, since)
         virtual_s = max(item.last_token_s or 0.0 for item in served)
-        steps = _figures(records, self._engine.scale, times_real_time=virtual_s / took_s)
+        steps = step_figures(records, self._engine.scale, times_real_time=virtual_s / took_s)
         governed = counted.governed_steps
         return judge(
             setting,
@@ -95,25 +87,6 @@ class SpeculationRig:
         )
         make_idle(self._engine)
         return served
-
-
-def _figures(
-    records: Sequence[dict[str, Any]], scale: float, *, times_real_time: float
-) -> StepFigures:
-    """Over all decode steps of a run."""
-
-    def total(field: str) -> float:
-        return float(sum(item[field] for item in records))
-
-    steps, rows = max(1, len(records)), max(1.0, total("rows"))
-    return StepFigures(
-        rows=rows / steps,
-        draft_tokens_per_row=total("draft_tokens") / rows,
-        accepted_per_row=total("accepted_tokens") / rows,
-        length=total("draft_length") / steps,
-        step_ms=1e3 * total("latency_s") / steps / scale,
-        times_real_time=round(times_real_time, 3),
-    )
 
 
 @contextlib.contextmanager

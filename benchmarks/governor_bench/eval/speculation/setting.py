@@ -29,6 +29,8 @@ SPREAD, DRIFT, BURST_SHARE = 0.15, 0.3, 0.1
 NO_TARGET_MS = 60_000.0
 """What a request that names no target is taken to have; an engine would say 50 ms."""
 EMULATED = "emulated"
+CPU = "cpu"
+LEAST_ON_CPU = 12
 TIGHT_MS = 30.0
 """TPOT target of half the users where there are targets; the others have none."""
 
@@ -39,19 +41,20 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load: int
     """Users of a closed loop."""
     level: float
-    """Mean acceptance."""
+    """Mean acceptance; on tier C, share of the requests that go on from text which is drafted
+    well."""
     policy: str
     """As :func:`..baselines.policy_of` reads it."""
     seed: int
     other_level: float | None = None
-    """Mean acceptance of the first half of what is judged; None: steady."""
+    """The same of the first half of what is judged; None: steady."""
     spread: float = SPREAD
     burst_share: float = BURST_SHARE
     burst_tokens: int = 16
     burst_factor: float = 0.4
     engine: str = "ragged"
     """``ragged``: each row pays for its own draft; ``batch``: for the longest; ``tree``: trees;
-    ``emulated``: as tier E's engine."""
+    ``emulated``: as tier E's engine; ``cpu``: tier C's."""
     has_targets: bool = False
     profile: str = "qwen3-32b-h200"
     predictor: str = "corrected-linear"
@@ -102,6 +105,8 @@ def judged_requests(setting: Setting) -> int:
     if setting.engine == EMULATED:
         # It takes as long as it says.
         most = max(LEAST_EMULATED, min(round(1.25 * setting.load), MOST_REQUESTS))
+    if setting.engine == CPU:
+        most = max(LEAST_ON_CPU, round(1.5 * setting.load))
     return max(2, most // setting.shortened)
 
 

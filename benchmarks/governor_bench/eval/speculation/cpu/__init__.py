@@ -1,0 +1,1 @@
+"""Tier C: real SGLang that computes small trained models on the CPU."""
