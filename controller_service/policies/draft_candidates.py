@@ -119,8 +119,13 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
         return each_s
 
 
-def own_candidates(batch: Batch, value: Value) -> Candidates:
-    """For every draft length and price, each row its own draft."""
+def own_candidates(batch: Batch, value: Value, *, also_equal: bool = False) -> Candidates:
+    """For every draft length and price, each row its own draft.
+
+    Args:
+        also_equal: and for every length all of it for everybody. Of those who are hurt by what
+            others draft, some are not if they are given as much.
+    """
     drafts = batch.drafts
     table = _table(
         drafts.lengths,
@@ -144,7 +149,7 @@ def own_candidates(batch: Batch, value: Value) -> Candidates:
         place[level_of_row],
     )
     # Draft steps of which nothing is verified would be for nothing.
-    some = found.draft_tokens > 0
+    some = (found.draft_tokens > 0) & (~table.is_equal | also_equal)
     return _those(found, some & (found.draft_tokens <= batch.room_tokens))
 
 
@@ -208,6 +213,7 @@ class _Table(NamedTuple):
     length: Floats
     each: U1
     given: Floats
+    is_equal: Mask
 
 
 def _rounded(by_position: Floats) -> tuple[float, ...]:
@@ -225,6 +231,7 @@ def _table(
     is_looked_up: bool,
 ) -> _Table:
     known = COARSE**2 if is_looked_up else BUCKETS
+    is_equal = [False]
     length = [np.zeros(1)]
     each = [np.zeros((1, known), dtype=np.uint8)]
     given = [np.ones((1, known))]
@@ -237,14 +244,15 @@ def _table(
         else:
             chances = np.minimum(levels()[:, None] * factors, 1.0).cumprod(axis=1)
         own = _by_price(chances) if value == "rate" else _by_chance(chances)
-        # All of it for everybody, too: of those who are hurt by what others draft, some are not if
-        # they are given as much.
         nodes = np.concatenate([own, np.full((1, known), chances.shape[1])])
+        is_equal += [False] * len(own) + [True]
         tokens = _given(chances)
         length.append(np.full(len(nodes), float(depth)))
         each.append(nodes.astype(np.uint8))
         given.append(tokens[np.arange(known), nodes])
-    return _Table(np.concatenate(length), np.concatenate(each), np.concatenate(given))
+    return _Table(
+        np.concatenate(length), np.concatenate(each), np.concatenate(given), np.array(is_equal)
+    )
 
 
 def _looked_up(factors: Floats) -> Floats:

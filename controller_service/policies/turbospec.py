@@ -76,9 +76,10 @@ def decide(
     if not batch.rows.size:
         return DraftPlan(length=0) if 0 in drafts.lengths else DraftPlan()
     protection = Protection(batch) if config.protect else None
+    is_bound = protection is not None and protection.binds
     is_own = config.per_request and drafts.is_ragged and config.estimate == "requests"
     candidates = (
-        own_candidates(batch, config.value)
+        own_candidates(batch, config.value, also_equal=is_bound)
         if is_own
         else equal_candidates(batch, _survival(batch, config.estimate))
     )
@@ -94,7 +95,7 @@ def decide(
         return _probe(batch, protection, config) or chosen
     if not is_own or config.told == "caps":
         return msgspec.structs.replace(chosen, given=None)
-    if protection is not None and protection.binds:
+    if is_bound:
         # Who is protected was looked after with these tokens, no more and no fewer.
         return shared_out(msgspec.structs.replace(chosen, price=0.0), batch, chosen.draft_tokens)
     # The price says how many are worth it, better than what averages let expect.
