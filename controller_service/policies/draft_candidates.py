@@ -64,14 +64,25 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
     counts: Floats
     """Rows of each level."""
     level_of_row: Index
+    is_way_out: Mask
+    """Only for where the best of the others hurts somebody: of those who are hurt by what others
+    draft, some are not if they are given as much."""
     draft_tokens: Floats
     tokens: Floats
 
     @classmethod
     def of(
-        cls, length: Floats, each: U1, given: Floats, counts: Floats, level_of_row: Index
+        cls,
+        length: Floats,
+        each: U1,
+        given: Floats,
+        counts: Floats,
+        level_of_row: Index,
+        is_way_out: Mask,
     ) -> Candidates:
-        return cls(length, each, given, counts, level_of_row, each @ counts, given @ counts)
+        """With the totals worked out."""
+        totals = each @ counts, given @ counts
+        return cls(length, each, given, counts, level_of_row, is_way_out, *totals)
 
     def caps(self, which: int) -> U1:
         """Draft tokens of each row that advances, shape ``(rows,)``."""
@@ -119,13 +130,9 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
         return each_s
 
 
-def own_candidates(batch: Batch, value: Value, *, also_equal: bool = False) -> Candidates:
-    """For every draft length and price, each row its own draft.
-
-    Args:
-        also_equal: and for every length all of it for everybody. Of those who are hurt by what
-            others draft, some are not if they are given as much.
-    """
+def own_candidates(batch: Batch, value: Value) -> Candidates:
+    """For every draft length and price, each row its own draft; and for every length all of it for
+    everybody, as a way out."""
     drafts = batch.drafts
     table = _table(
         drafts.lengths,
@@ -147,9 +154,10 @@ def own_candidates(batch: Batch, value: Value, *, also_equal: bool = False) -> C
         table.given[:, present],
         counts[present],
         place[level_of_row],
+        table.is_way_out,
     )
     # Draft steps of which nothing is verified would be for nothing.
-    some = (found.draft_tokens > 0) & (~table.is_equal | also_equal)
+    some = found.draft_tokens > 0
     return _those(found, some & (found.draft_tokens <= batch.room_tokens))
 
 
@@ -169,6 +177,7 @@ def equal_candidates(batch: Batch, survival: Floats) -> Candidates:
         tokens.T[lengths.astype(np.intp)],
         np.ones(count),
         np.arange(count),
+        np.zeros(len(lengths), dtype=np.bool_),
     )
     return _those(found, found.draft_tokens <= batch.room_tokens)
 
@@ -195,6 +204,7 @@ def _those(candidates: Candidates, keep: Mask) -> Candidates:
         candidates.given[keep],
         candidates.counts,
         candidates.level_of_row,
+        candidates.is_way_out[keep],
         candidates.draft_tokens[keep],
         candidates.tokens[keep],
     )
@@ -213,7 +223,7 @@ class _Table(NamedTuple):
     length: Floats
     each: U1
     given: Floats
-    is_equal: Mask
+    is_way_out: Mask
 
 
 def _rounded(by_position: Floats) -> tuple[float, ...]:
@@ -231,7 +241,7 @@ def _table(
     is_looked_up: bool,
 ) -> _Table:
     known = COARSE**2 if is_looked_up else BUCKETS
-    is_equal = [False]
+    is_way_out = [False]
     length = [np.zeros(1)]
     each = [np.zeros((1, known), dtype=np.uint8)]
     given = [np.ones((1, known))]
@@ -245,13 +255,13 @@ def _table(
             chances = np.minimum(levels()[:, None] * factors, 1.0).cumprod(axis=1)
         own = _by_price(chances) if value == "rate" else _by_chance(chances)
         nodes = np.concatenate([own, np.full((1, known), chances.shape[1])])
-        is_equal += [False] * len(own) + [True]
+        is_way_out += [False] * len(own) + [True]
         tokens = _given(chances)
         length.append(np.full(len(nodes), float(depth)))
         each.append(nodes.astype(np.uint8))
         given.append(tokens[np.arange(known), nodes])
     return _Table(
-        np.concatenate(length), np.concatenate(each), np.concatenate(given), np.array(is_equal)
+        np.concatenate(length), np.concatenate(each), np.concatenate(given), np.array(is_way_out)
     )
 
 

@@ -76,10 +76,9 @@ def decide(
     if not batch.rows.size:
         return DraftPlan(length=0) if 0 in drafts.lengths else DraftPlan()
     protection = Protection(batch) if config.protect else None
-    is_bound = protection is not None and protection.binds
     is_own = config.per_request and drafts.is_ragged and config.estimate == "requests"
     candidates = (
-        own_candidates(batch, config.value, also_equal=is_bound)
+        own_candidates(batch, config.value)
         if is_own
         else equal_candidates(batch, _survival(batch, config.estimate))
     )
@@ -95,12 +94,7 @@ def decide(
         return _probe(batch, protection, config) or chosen
     if not is_own or config.told == "caps":
         return msgspec.structs.replace(chosen, given=None)
-    if is_bound:
-        # Who is protected was looked after with these tokens, no more and no fewer.
-        return shared_out(msgspec.structs.replace(chosen, price=0.0), batch, chosen.draft_tokens)
-    # The price says how many are worth it, better than what averages let expect.
-    each = min(chosen.length, drafts.most_tokens) if drafts.width == 1 else drafts.most_tokens
-    return shared_out(chosen, batch, each * len(batch.rows))
+    return shared_out(chosen, batch, chosen.draft_tokens)
 
 
 def choose(
@@ -120,23 +114,28 @@ def choose(
     step_s = batch.step_s(candidates.draft_tokens, candidates.length)
     rate = batch.favoured(candidates.rates(batch, step_s, value), step_s, candidates.length, keep)
     rate[candidates.length == 0] *= reluctance
-    best = int(np.argmax(rate))
-    if best and protection is not None and protection.binds:
-        best = _best_allowed(candidates, protection, step_s, rate)
-    return _chosen(batch, candidates, best, step_s)
+    best = int(np.argmax(np.where(candidates.is_way_out, -np.inf, rate)))
+    plan = _chosen(batch, candidates, best, step_s)
+    if not best or protection is None or not protection.binds:
+        return plan
+    if protection.allows(float(step_s[best]), candidates.given_rows(best)):
+        return plan
+    allowed = _best_allowed(candidates, protection, step_s, rate, SHORTER * float(step_s[best]))
+    # Somebody would be hurt by more of it, and is given what was looked after: no node is left out.
+    return msgspec.structs.replace(_chosen(batch, candidates, allowed, step_s), price=0.0)
 
 
 def _best_allowed(
-    candidates: Candidates, protection: Protection, step_s: Floats, rate: Floats
+    candidates: Candidates,
+    protection: Protection,
+    step_s: Floats,
+    rate: Floats,
+    longest_s: float,
 ) -> int:
+    """The best candidate that hurts nobody and beats no drafts, of those whose steps are no longer
+    than ``longest_s``; 0 without one."""
     ranked = np.argsort(-rate, kind="stable")
-    first = int(ranked[0])
-    if protection.allows(float(step_s[first]), candidates.given_rows(first)):
-        return first
-    # Steps that are hardly shorter would hurt the same requests.
-    shorter = ranked[step_s[ranked] <= SHORTER * step_s[first]]
-    ahead = shorter[: int(np.argmax(shorter == 0))] if (shorter == 0).any() else shorter
-    tried = ahead[:MOST_TRIES]
+    tried = ranked[(step_s[ranked] <= longest_s) & (rate[ranked] > rate[0])][:MOST_TRIES]
     given = candidates.given[tried][:, candidates.level_of_row]
     allowed = protection.allowed(step_s[tried], given)
     return int(tried[np.argmax(allowed)]) if allowed.any() else 0
