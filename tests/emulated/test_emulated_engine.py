@@ -54,7 +54,11 @@ def engine(folder: Path) -> Iterator[EmulatedEngine]:
         folder,
         profile,
         governor={"ENDPOINT": f"ipc://{folder}/controller.sock"},
-        arguments=("--enable-metrics", "--chunked-prefill-size", str(CHUNK_TOKENS)),
+        arguments=(
+            *("--enable-metrics", "--chunked-prefill-size", str(CHUNK_TOKENS)),
+            # Rows are let in that will not fit for long, whatever the pace of their arrival.
+            *("--schedule-conservativeness", "0.1"),
+        ),
         environment={"SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY": "1"},
     ) as started:
         started.wait_ready()

@@ -60,6 +60,8 @@ def engine(folder: Path) -> Iterator[EmulatedEngine]:
         },
         arguments=(
             *("--enable-metrics", "--chunked-prefill-size", "256"),
+            # Rows are let in that will not fit for long, whatever the pace of their arrival.
+            *("--schedule-conservativeness", "0.1"),
             *("--speculative-algorithm", "EMULATED"),
             *("--speculative-num-steps", str(LENGTHS[-1])),
         ),

@@ -22,7 +22,9 @@ def test_policies_are_compared_on_a_real_engine(tmp_path: Path) -> None:
     assert report["token_mismatches"] == 0
     assert report["compared_requests"] > 40
     well, badly = report["cells"]
-    assert well["accept_length"]["none"] == badly["accept_length"]["none"] == 1.0
+    for cell in (well, badly):
+        # The first step after a switch of the policy may be drafted as the one before said.
+        assert 1.0 <= cell["accept_length"]["none"] < 1.05
     assert well["accept_length"]["fixed 3"] > badly["accept_length"]["fixed 3"] > 1.0
     by_name = {one["name"]: one for one in well["figures"]}
     assert by_name["fixed 1"]["length"] == pytest.approx(1.0, abs=0.2), "late orders at the start"
