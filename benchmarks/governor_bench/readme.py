@@ -35,6 +35,7 @@ def main() -> None:
         _result("validation"),
         _result("predictors-S"),
         _result("learning"),
+        _result("speculation-S"),
     )
     readme.write_text(replaced(text, "figures", figures))
 
@@ -75,6 +76,7 @@ def figures_block(
     validation: dict[str, Any],
     predictors: dict[str, Any],
     learning: dict[str, Any],
+    speculation: dict[str, Any],
 ) -> str:
     """One row a promise."""
     cell = next(cell for cell in decision["cells"] if cell["rows"] == 256)
@@ -121,6 +123,15 @@ def figures_block(
             f"not linear; {predictors['recovery_steps']} steps to recover from a predictor that is "
             "wrong by half or twofold",
             "governor eval predictors",
+        ),
+        (
+            "tokens per second under speculation, `turbospec` against fixed draft lengths over "
+            "load x acceptance (simulated Qwen3-32B)",
+            f"at least {speculation['worst_cell_vs_best_fixed']:.2f} times the best length of each "
+            f"cell; {speculation['vs_best_single_fixed']:.2f} times the best single length, "
+            f"{speculation['vs_sglang_adaptive']:.2f} times SGLang's own adaptive, "
+            f"{speculation['vs_batch_table']:.2f} times a tuned table by batch size",
+            "governor eval speculation",
         ),
         (
             "log, fit, promote and roll back while users are served",
