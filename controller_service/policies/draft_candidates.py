@@ -185,7 +185,8 @@ def equal_candidates(batch: Batch, survival: Floats) -> Candidates:
 def within_budget(candidates: Candidates, budget: float) -> Candidates:
     """Of every draft length the candidate that spends most of ``budget``; lengths whose drafts
     leave more of it over than others are left out."""
-    spent = np.where(candidates.draft_tokens <= budget, candidates.draft_tokens, 0.0)
+    fits = (candidates.draft_tokens <= budget) & ~candidates.is_way_out
+    spent = np.where(fits, candidates.draft_tokens, 0.0)
     keep = (spent > 0) & (spent >= SPENT * spent.max())
     for length in np.unique(candidates.length[keep]):
         mine = np.flatnonzero(keep & (candidates.length == length))

@@ -253,6 +253,12 @@ def test_prefill_that_follows_every_step_makes_longer_steps_pay() -> None:
     assert busy.draft_tokens > calm.draft_tokens
 
 
+def test_a_budget_that_equals_one_length_for_all_is_spent() -> None:
+    known = draft_state([0.9] * 8, lengths=(0, 3))
+    drafts = drafts_of("draft_tree:budget=3", drafting_state(rows_without_targets(8), known))
+    assert (drafts.length, drafts.draft_tokens) == (3, 3 * 8)
+
+
 def test_now_and_then_a_few_rows_show_whether_drafts_have_become_worth_it() -> None:
     rows, known = rows_without_targets(64), draft_state([0.02] * 64)
     seen: set[int] = set()
