@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,10 @@ import msgspec
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 10.0
 TAIL_CHARS = 3000
+PORTS = (10_000, 30_000)
+TRIES = 64
+PORT_TAKEN = "error while attempting to bind on address"
+"""What a server logs that cannot have its port. SGLang's goes on without one."""
 
 
 class StartFailed(RuntimeError):
@@ -27,10 +32,19 @@ class StartFailed(RuntimeError):
 
 
 def free_port() -> int:
-    """A loopback port that is free right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens at.
+
+    An engine takes half a minute from here to its first use of the port. The system hands ports of
+    its own range to every connection that is opened meanwhile, so this one lies below it, at a
+    place that another process is unlikely to choose.
+    """
+    draw = random.SystemRandom()
+    for _ in range(TRIES):
+        port = draw.randrange(*PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise StartFailed(f"no free port in {TRIES} tries between {PORTS[0]} and {PORTS[1]}")
 
 
 def get_json(url: str, timeout_s: float = 10.0) -> dict[str, Any]:
@@ -99,7 +113,7 @@ class ManagedProcess:
         """Wait until the process answers.
 
         Raises:
-            StartFailed: it ended, or the time is up.
+            StartFailed: it ended, its port is taken, or the time is up.
         """
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
@@ -107,11 +121,15 @@ class ManagedProcess:
                 raise StartFailed(f"ended with {self._process.returncode}:\n{self.log_tail()}")
             if _answers(self._ready_url):
                 return
+            if PORT_TAKEN in self.log_tail():
+                raise StartFailed(f"another process has its port:\n{self.log_tail()}")
             time.sleep(0.1)
         raise StartFailed(f"not ready after {timeout_s:.0f} s:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
-        return self.log.read_text(errors="replace")[-TAIL_CHARS:]
+        with self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - TAIL_CHARS))
+            return log.read(TAIL_CHARS).decode(errors="replace")
 
     def stop(self) -> None:
         """End the whole process group: politely, then not."""
