@@ -13,6 +13,7 @@ from governor_protos.limits import MAX_MESSAGE, MAX_ROWS
 from governor_protos.messages import Goodbye, Hello, Refusal, Snapshot, ToController, Welcome
 from governor_protos.version import describe, speaks
 
+from controller_service.columns import BadColumn
 from controller_service.config import ControllerConfig
 from controller_service.models.desk import ModelDesk
 from controller_service.observe.stats import ControllerStats
@@ -20,7 +21,6 @@ from controller_service.policies.base import Policy, PolicyFailed
 from controller_service.policies.registry import parse_policy
 from controller_service.session import EngineSession
 from controller_service.sessions import Sessions, TooManyEngines
-from controller_service.state import BadRows
 from controller_service.throttle import Throttle
 from controller_service.version import package_version
 
@@ -139,12 +139,12 @@ class Controller:
             return _refusal("unknown_engine", "no hello from this engine: send one, then snapshots")
         try:
             reply = session.decide(snapshot, self.policy)
-        except BadRows as error:
+        except BadColumn as error:
             return self.refuse_frame("rows", error, now_s)
         except PolicyFailed:
             self._policy_failed()  # no decision is always safe: the engine falls back
             return None
-        self.stats.decisions[self.policy.kind.name] += 1
+        self.stats.decisions[self.policy.branches.kind.name] += 1
         return reply
 
     def _policy_failed(self) -> None:

@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from controller_service.state import F4, Mask, StepState
+from controller_service.columns import F4, Mask
+from controller_service.state import StepState
 
 Index = npt.NDArray[np.intp]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from governor_protos.limits import MAX_DURATION_S
 
-from controller_service.state import F4, StepState
+from controller_service.columns import F4
+from controller_service.state import StepState
 
 
 def last_token_deadlines(state: StepState) -> F4:

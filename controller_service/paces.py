@@ -11,9 +11,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from controller_service.columns import U4
 from controller_service.groups import Index
 from controller_service.predictors.base import Floats
-from controller_service.state import U4, StepState
+from controller_service.state import StepState
 
 LOST_S = -1.0
 """Pace limit of a request that cannot keep its promise any more."""

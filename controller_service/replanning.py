@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from controller_service.policies.base import BranchPlan, Policy
+from controller_service.columns import U4
+from controller_service.policies.base import Policy, StepPlan
 from controller_service.predictors.base import StepLatencyPredictor
-from controller_service.state import U4, StepState
+from controller_service.state import StepState
 
 
 class Planner:
@@ -22,7 +23,7 @@ class Planner:
         self._policy: Policy | None = None
         self._parked: U4 | None = None
 
-    def plan(self, state: StepState, policy: Policy, predictor: StepLatencyPredictor) -> BranchPlan:
+    def plan(self, state: StepState, policy: Policy, predictor: StepLatencyPredictor) -> StepPlan:
         """
         Raises:
             PolicyFailed: the policy raised, or returned what is no plan.
@@ -34,8 +35,7 @@ class Planner:
             self._policy, self._parked = policy, state.request_id[plan.park]
             self._until_step = state.for_step + self._replan_steps
             return plan
-        held = BranchPlan(park=np.isin(state.request_id, self._parked))
-        return policy.with_drafts(held, state, predictor)
+        return policy.plan(state, predictor, held=np.isin(state.request_id, self._parked))
 
     def _expired(self, state: StepState) -> bool:
         first_step = self._until_step - self._replan_steps

@@ -16,8 +16,10 @@ from governor_protos.messages import Band, Decision, Hello, Snapshot, StepFeedba
 
 from controller_service.observe.stats import OutcomeCounts
 from controller_service.orders import one_band
-from controller_service.policies.base import OWN_CHOICE, BranchPlan, Policy
+from controller_service.policies.base import OWN_CHOICE, Policy, StepPlan
 from controller_service.predictors.base import LEAST_LATENCY_S, StepLatencyPredictor, StepSample
+from controller_service.prefill.queue import KNOB as PREFILL_KNOB
+from controller_service.prefill.queue import PrefillState
 from controller_service.prefill_share import PrefillShare
 from controller_service.records import DecisionRecord, Expectation, StepLog
 from controller_service.replanning import Planner
@@ -69,23 +71,27 @@ class EngineSession:
         self._planner = Planner(replan_steps)
         self._prefill_share = PrefillShare()
         self._drafts = draft_session(hello, acceptance)
+        self._can_prefill = PREFILL_KNOB in hello.knobs and hello.chunked_prefill_tokens > 0
         self._caps_default = 0
         if self._drafts is not None and hello.drafting is not None and hello.drafting.width > 1:
             self._caps_default = hello.drafting.most_tokens
         self._orders: list[Band] = one_band(hello.max_running_requests)
         self._orders_for: tuple[Policy | None, int] = (None, -1)
         self._orders_age = 0
-        self._unsettled: tuple[StepState, Policy, BranchPlan, int] | None = None
+        self._unsettled: tuple[StepState, Policy, StepPlan, int] | None = None
 
     def decide(self, snapshot: Snapshot, policy: Policy) -> bytes:
         """The reply to ``snapshot``.
 
         Raises:
-            BadRows: a column holds a value that no engine can mean.
+            BadColumn: a column holds a value that no engine can mean.
             PolicyFailed: the policy raised, or returned nonsense.
         """
         drafts = None if self._drafts is None else self._drafts.state(snapshot)
-        state = StepState.from_snapshot(snapshot, self._prefill_share.per_token_s, drafts)
+        queue = None
+        if self._can_prefill:
+            queue = PrefillState.from_queue(snapshot.queue, self.hello)
+        state = StepState.from_snapshot(snapshot, self._prefill_share.per_token_s, drafts, queue)
         plan = self._planner.plan(state, policy, self.predictor)
         # The one place that turns a plan into parked rows, and so the one that keeps the promise:
         # nothing but a row that the engine offered for parking is ever parked.
@@ -95,6 +101,7 @@ class EngineSession:
         length, capped, caps = self._draft_orders(state, plan)
         if self._drafts is not None:
             self._drafts.decided(snapshot.for_step, capped, caps)
+        tokens, first = self._prefill_orders(plan, queue)
         reply = encode(
             Decision(
                 for_step=snapshot.for_step,
@@ -111,6 +118,8 @@ class EngineSession:
                 caps=caps,
                 draft_budget=_budget(plan),
                 draft_price=_price(plan),
+                prefill_tokens=tokens,
+                prefill_first=first,
             )
         )
         self._unsettled = (state, policy, plan, len(park))
@@ -118,7 +127,7 @@ class EngineSession:
             self._drafts.planned(None if plan.drafts is None else plan.drafts.given)
         return reply
 
-    def _draft_orders(self, state: StepState, plan: BranchPlan) -> tuple[int, bytes, bytes]:
+    def _draft_orders(self, state: StepState, plan: StepPlan) -> tuple[int, bytes, bytes]:
         """What a decision says of drafts: their length, who may have fewer, and how many."""
         drafts = plan.drafts
         if drafts is None:
@@ -132,6 +141,19 @@ class EngineSession:
             return drafts.length, b"", b""
         fewer = drafts.caps < (self._caps_default or drafts.length)
         return drafts.length, state.request_id[fewer].tobytes(), drafts.caps[fewer].tobytes()
+
+    def _prefill_orders(self, plan: StepPlan, queue: PrefillState | None) -> tuple[int, bytes]:
+        """What a decision says of prefill: how much, and whose first."""
+        prefill = plan.prefill
+        if prefill is None or queue is None:
+            return OWN_CHOICE, b""
+        if prefill.late_tokens != self._orders[0].prefill_tokens:
+            self._orders = [
+                msgspec.structs.replace(band, prefill_tokens=prefill.late_tokens)
+                for band in self._orders
+            ]
+        first = b"" if prefill.first is None else queue.request_id[prefill.first].tobytes()
+        return prefill.tokens, first
 
     def settle(self, snapshot: Snapshot, now_s: float) -> None:
         """Learn from ``snapshot``'s feedback and prepare for the next decision.
@@ -222,7 +244,7 @@ class EngineSession:
 
 
 def _record(
-    state: StepState, policy: Policy, plan: BranchPlan, parked: int, predictor_version: int
+    state: StepState, policy: Policy, plan: StepPlan, parked: int, predictor_version: int
 ) -> DecisionRecord:
     return DecisionRecord(
         state.for_step,
@@ -243,19 +265,19 @@ def _record(
     )
 
 
-def _budget(plan: BranchPlan) -> int:
+def _budget(plan: StepPlan) -> int:
     drafts = plan.drafts
     return drafts.most_tokens if drafts is not None and drafts.shares_out else OWN_CHOICE
 
 
-def _price(plan: BranchPlan) -> float:
+def _price(plan: StepPlan) -> float:
     drafts = plan.drafts
     if drafts is None or not drafts.shares_out:
         return 0.0
     return min(max(0.0, drafts.price), MAX_DRAFT_PRICE)
 
 
-def _predicted_s(plan: BranchPlan) -> float:
+def _predicted_s(plan: StepPlan) -> float:
     """Of the step as it will run, with what it drafts."""
     drafted_s = 0.0 if plan.drafts is None else plan.drafts.predicted_step_s
     return _duration(drafted_s or plan.predicted_step_s)

@@ -11,31 +11,21 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from governor_protos.columns import APPENDED_COLUMNS, ROW_COLUMNS
 from governor_protos.messages import Role, RowFlag, Rows, Snapshot
 from msgspec.structs import astuple
 
+from controller_service.columns import F4, I4, U1, U4, BadColumn, Mask, dtypes
+from controller_service.prefill.queue import PrefillState
 from controller_service.speculation.drafting import DraftState
 
-U1 = npt.NDArray[np.uint8]
-U4 = npt.NDArray[np.uint32]
-I4 = npt.NDArray[np.int32]
-F4 = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-
-_NUMPY_CODES = {"B": "u1", "I": "<u4", "i": "<i4", "f": "<f4"}
-_DTYPES = tuple(np.dtype(_NUMPY_CODES[code]) for code in ROW_COLUMNS.values())
+_DTYPES = dtypes(ROW_COLUMNS)
 _APPENDED = tuple(position for position, name in enumerate(ROW_COLUMNS) if name in APPENDED_COLUMNS)
 
 
 # NOTE: plain ints: numpy takes microseconds to compare a column with a member of an enum.
 _OPPORTUNISTIC = int(Role.OPPORTUNISTIC)
 _UNBORN = int(RowFlag.UNBORN)
-
-
-class BadRows(ValueError):
-    """A row holds a value that no engine can mean; names the column."""
 
 
 class StepState(msgspec.Struct, frozen=True, eq=False):
@@ -61,6 +51,8 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
     """Time that steps of prefill take per token decoded, of late."""
     drafts: DraftState | None
     """What is known of drafting; ``None`` for an engine that cannot be told how much to draft."""
+    prefill: PrefillState | None
+    """Who waits for prefill; ``None`` for an engine that cannot be told how much to prefill."""
     request_id: U4
     group_id: U4
     role: U1
@@ -89,15 +81,17 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
         snapshot: Snapshot,
         prefill_per_token_s: float = 0.0,
         drafts: DraftState | None = None,
+        prefill: PrefillState | None = None,
     ) -> StepState:
         """View ``snapshot`` as columns.
 
         Args:
             prefill_per_token_s: see the field.
             drafts: likewise.
+            prefill: likewise.
 
         Raises:
-            BadRows: a row has a negative context.
+            BadColumn: a row has a negative context.
         """
         columns: list[Any] = list(map(np.frombuffer, astuple(snapshot.rows), _DTYPES))
         _, group_id, role, flags, context, _, _, _, parked_steps = columns[:9]
@@ -106,7 +100,7 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
             if len(columns[position]) != rows:
                 columns[position] = np.zeros(rows, dtype=np.int32)
         if rows and np.minimum.reduce(context) < 0:
-            raise BadRows("rows.context_tokens: negative; a context holds at least 0 tokens")
+            raise BadColumn("rows.context_tokens: negative; a context holds at least 0 tokens")
         parkable = (role == _OPPORTUNISTIC) & (group_id != 0)
         running = np.ones(rows, dtype=np.bool_)
         running_rows = rows
@@ -132,6 +126,7 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
             snapshot.waiting_prefill_tokens,
             prefill_per_token_s,
             drafts,
+            prefill,
             *columns,
         )
 

@@ -24,6 +24,8 @@ from governor_protos.messages import (
 )
 
 from sglang_patch.apply.branches import park_as_decided, park_by_orders
+from sglang_patch.apply.prefill import STOCK as STOCK_PREFILL
+from sglang_patch.apply.prefill import PrefillOrder
 from sglang_patch.apply.speculation import STOCK as STOCK_DRAFTS
 from sglang_patch.apply.speculation import DraftOrder, drafts_as_decided, drafts_by_orders
 from sglang_patch.config import EngineConfig
@@ -52,6 +54,8 @@ class StepOrder(msgspec.Struct, frozen=True):
     """SGLang request ids (rid) of the rows that sit the step out."""
     drafts: DraftOrder = STOCK_DRAFTS
     """How much it drafts."""
+    prefill: PrefillOrder = STOCK_PREFILL
+    """How much it prefills, and whose prompts first."""
 
 
 class Link(Protocol):

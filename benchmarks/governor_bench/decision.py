@@ -31,6 +31,7 @@ from governor_protos.messages import (
 )
 from rich.progress import Progress
 
+from controller_service.policies.base import Knob
 from controller_service.policies.registry import parse_policy
 from governor_bench.processes import workspace
 from governor_bench.servers import Controller
@@ -80,7 +81,7 @@ def measure(
             target=_echo_forever, args=(echo_endpoint,), daemon=True
         )
         echo.start()
-        drafts = parse_policy(policy).drafts is not None
+        drafts = parse_policy(policy).decides(Knob.DRAFTS)
         try:
             return [
                 {"policy": policy}

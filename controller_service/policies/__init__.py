@@ -1,7 +1,7 @@
 """Policies: which rows of a step advance, and how much is drafted. One file a policy; this page is
 how to add yours.
 
-A policy is a pure function ``(state, predictor, config) -> BranchPlan``. It sees the batch as numpy
+A policy is a pure function ``(state, predictor, config) -> StepPlan``. It sees the batch as numpy
 columns (:class:`~controller_service.state.StepState`), asks the predictor what a step costs, and
 marks the rows that sit this step out. It reads no clock, no socket and no file, so the controller,
 the simulator and the tests run the same code. Whatever it marks, only opportunistic rows that the
@@ -10,12 +10,12 @@ engine has not pinned are parked.
 Yours, in a package of your own (``my_policies.py``)::
 
     import numpy as np
-    from controller_service.policies.base import BranchPlan, PolicyKind
+    from controller_service.policies.base import StepPlan, PolicyKind
 
     def shortest(state, predictor, config):
         \"\"\"Park every extra branch whose context is above the mean.\"\"\"
         long = state.context_tokens > state.running_context_tokens / max(state.running_rows, 1)
-        return BranchPlan(park=state.parkable & long)
+        return StepPlan(park=state.parkable & long)
 
     SHORTEST = PolicyKind("shortest", shortest, summary="parks long branches")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from controller_service.policies.base import BranchPlan, DraftPlan, Knob, PolicyKind
+from controller_service.policies.base import DraftPlan, Knob, PolicyKind, StepPlan
 from controller_service.policies.drafting import Batch, Protection
 from controller_service.policies.fixed_draft import of_length
 from controller_service.predictors.base import StepLatencyPredictor
@@ -31,7 +31,7 @@ def decide(
     state: StepState,
     predictor: StepLatencyPredictor,
     config: AdaptiveCandidatesConfig,
-    plan: BranchPlan,
+    plan: StepPlan,
 ) -> DraftPlan:
     drafts = state.drafts
     if drafts is None or not predictor.fitted:

@@ -8,20 +8,26 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from governor_protos.limits import MAX_BANDS
+from governor_protos.limits import MAX_BANDS, MAX_COUNT
 from governor_protos.messages import Band
 
+from controller_service.columns import U1, Mask
+from controller_service.groups import Index
 from controller_service.orders import OrdersRule, every_row_advances
 from controller_service.predictors.base import Floats, StepLatencyPredictor
-from controller_service.state import U1, Mask, StepState
+from controller_service.predictors.riding import riding
+from controller_service.prefill.queue import PrefillState
+from controller_service.state import StepState
 
 OWN_CHOICE = -1
-"""A draft length that leaves it to the engine."""
+"""A draft length or a prefill budget that leaves it to the engine."""
 
 
 class Knob(StrEnum):
-    """What a policy decides. Those of one setting, ``a+b``, are asked in this order."""
+    """What a policy decides."""
 
+    PREFILL = "prefill"
+    """How many prompt tokens the step prefills, and whose first."""
     BRANCHES = "branches"
     """Which rows sit the step out."""
     DRAFTS = "drafts"
@@ -52,7 +58,21 @@ class DraftPlan(msgspec.Struct, frozen=True, eq=False):
     """Predicted latency of the step, drafting included."""
 
 
-class BranchPlan(msgspec.Struct, frozen=True, eq=False):
+class PrefillPlan(msgspec.Struct, frozen=True, eq=False):
+    """How much one step prefills."""
+
+    tokens: int = OWN_CHOICE
+    """Prompt tokens at most; 0: the step decodes; ``OWN_CHOICE``: as the engine likes."""
+    first: Index | None = None
+    """Indices into the queue: who goes first, in this order; None: the engine's own."""
+    late_tokens: int = OWN_CHOICE
+    """What a step may prefill whose decision comes late, for whomever has come by then."""
+    riding_tokens: int = 0
+    """Tokens that will ride along with the rows that decode: what those who spend after this one
+    must count into every step. 0 where decode and prefill take turns."""
+
+
+class StepPlan(msgspec.Struct, frozen=True, eq=False):
     """What one step runs."""
 
     park: Mask
@@ -66,11 +86,15 @@ class BranchPlan(msgspec.Struct, frozen=True, eq=False):
     slack_s: float = 0.0
     drafts: DraftPlan | None = None
     """None where no policy decides about drafts."""
+    prefill: PrefillPlan | None = None
+    """None where no policy decides about prefill."""
 
 
-Decide = Callable[[StepState, StepLatencyPredictor, Any], BranchPlan]
-DecideDrafts = Callable[[StepState, StepLatencyPredictor, Any, BranchPlan], DraftPlan]
+Decide = Callable[[StepState, StepLatencyPredictor, Any], StepPlan]
+DecideDrafts = Callable[[StepState, StepLatencyPredictor, Any, StepPlan], DraftPlan]
 """Likewise, given which rows advance."""
+DecidePrefill = Callable[[StepState, StepLatencyPredictor, Any, StepPlan], PrefillPlan]
+"""Likewise, given which rows advance: one a request if the branches are decided later."""
 
 
 class NoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,7 +109,7 @@ class PolicyKind(msgspec.Struct, frozen=True):
     """A policy before it is configured."""
 
     name: str
-    decide: Decide | DecideDrafts
+    decide: Decide | DecideDrafts | DecidePrefill
     """What the knob asks for."""
     config_type: type[msgspec.Struct] = NoConfig
     """Frozen struct; its fields can be set in order (``cap:2``) or by name (``cap:width=2``)."""
@@ -98,53 +122,75 @@ class PolicyKind(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True, eq=False):
-    """A configured kind that decides about drafts, beside a policy for the branches."""
+    """A kind and its settings."""
 
     kind: PolicyKind
     config: msgspec.Struct
 
 
 class Policy(msgspec.Struct, frozen=True, eq=False):
-    """A configured policy: a kind that decides about branches, and perhaps one for the drafts."""
+    """What decides about one step: a part for the branches, and perhaps for other knobs.
 
-    kind: PolicyKind
-    config: msgspec.Struct
+    A step has one latency budget: the time that every request in it can wait for its next token.
+    The parts spend it in the order of ``parts``; each sees what those before it have taken.
+    """
+
+    parts: tuple[Part, ...]
+    """One a knob at most, the branches always, and drafts only after them."""
     label: str
-    """As it was asked for, such as ``cap:2`` or ``taper_plus+turbospec``."""
-    drafts: Part | None = None
+    """As it was asked for, such as ``cap:2`` or ``adaptive_chunk+taper_plus+turbospec``."""
 
-    def plan(self, state: StepState, predictor: StepLatencyPredictor) -> BranchPlan:
-        """Which rows advance, and then how much they draft.
+    @property
+    def branches(self) -> Part:
+        return next(part for part in self.parts if part.kind.knob is Knob.BRANCHES)
+
+    def decides(self, knob: Knob) -> bool:
+        return any(part.kind.knob is knob for part in self.parts)
+
+    def plan(
+        self, state: StepState, predictor: StepLatencyPredictor, held: Mask | None = None
+    ) -> StepPlan:
+        """What the step runs.
+
+        Args:
+            held: rows to park, where that was decided at an earlier step.
 
         Raises:
             PolicyFailed: a policy raised, or returned what is no plan.
         """
         try:
-            plan: BranchPlan = self.kind.decide(state, predictor, self.config)  # type: ignore
-            _check_plan(plan, state)
+            return self._plan(state, predictor, held)
         except Exception as error:
             # A policy may be anyone's code and raise anything; it must not end the controller.
             raise PolicyFailed(self.label) from error
-        return plan if self.drafts is None else self.with_drafts(plan, state, predictor)
 
-    def with_drafts(
-        self, plan: BranchPlan, state: StepState, predictor: StepLatencyPredictor
-    ) -> BranchPlan:
-        """``plan`` with what is to be drafted; as it is where nothing can be.
-
-        Raises:
-            PolicyFailed: see :meth:`plan`.
-        """
-        if self.drafts is None or state.drafts is None:
+    def _plan(
+        self, state: StepState, predictor: StepLatencyPredictor, held: Mask | None
+    ) -> StepPlan:
+        # Until branches are decided about, each request has the row that it cannot do without.
+        plan = StepPlan(park=state.parkable)
+        prefill: PrefillPlan | None = None
+        drafts: DraftPlan | None = None
+        for part in self.parts:
+            decide: Any = part.kind.decide
+            match part.kind.knob:
+                case Knob.BRANCHES:
+                    if held is None:
+                        plan = decide(state, predictor, part.config)
+                        _check_branches(plan, state)
+                    else:
+                        plan = StepPlan(park=held)
+                case Knob.PREFILL if state.prefill is not None:
+                    prefill = decide(state, predictor, part.config, plan)
+                    _check_prefill(prefill, state.prefill)
+                    if prefill.riding_tokens:
+                        predictor = riding(predictor, prefill.riding_tokens)
+                case Knob.DRAFTS if state.drafts is not None:
+                    drafts = decide(state, predictor, part.config, plan)
+                    _check_drafts(drafts, state)
+        if drafts is None and prefill is None:
             return plan
-        try:
-            drafts: DraftPlan = self.drafts.kind.decide(  # type: ignore
-                state, predictor, self.drafts.config, plan
-            )
-            _check_drafts(drafts, state)
-        except Exception as error:
-            raise PolicyFailed(self.label) from error
-        return msgspec.structs.replace(plan, drafts=drafts)
+        return msgspec.structs.replace(plan, drafts=drafts, prefill=prefill)
 
     def standing_orders(
         self, state: StepState, predictor: StepLatencyPredictor, max_rows: int
@@ -154,14 +200,15 @@ class Policy(msgspec.Struct, frozen=True, eq=False):
             PolicyFailed: the rule raised, or returned bands that break the contract.
         """
         try:
-            bands = self.kind.orders(state, predictor, self.config, max_rows)
+            branches = self.branches
+            bands = branches.kind.orders(state, predictor, branches.config, max_rows)
             _check_bands(bands)
         except Exception as error:
             raise PolicyFailed(self.label) from error
         return bands
 
 
-def _check_plan(plan: BranchPlan, state: StepState) -> None:
+def _check_branches(plan: StepPlan, state: StepState) -> None:
     if plan.park.shape != (state.rows,) or plan.park.dtype != np.bool_:
         raise ValueError(f"park: expected {state.rows} booleans, one a row of the state")
     figures = plan.predicted_step_s + plan.baseline_step_s + plan.budget_s + plan.slack_s
@@ -177,6 +224,17 @@ def _check_drafts(drafts: DraftPlan, state: StepState) -> None:
         return
     if drafts.caps.shape != (state.rows,) or drafts.caps.dtype != np.uint8:
         raise ValueError(f"caps: expected {state.rows} unsigned bytes, one a row of the state")
+
+
+def _check_prefill(prefill: PrefillPlan, state: PrefillState) -> None:
+    for name, tokens in (("tokens", prefill.tokens), ("late_tokens", prefill.late_tokens)):
+        if not OWN_CHOICE <= tokens <= MAX_COUNT:
+            raise ValueError(f"{name}: expected {OWN_CHOICE} to {MAX_COUNT}, got {tokens}")
+    first = prefill.first
+    if first is None:
+        return
+    if len(np.unique(first)) != len(first) or np.any((first < 0) | (first >= state.waiting)):
+        raise ValueError(f"first: expected different indices below {state.waiting}")
 
 
 def _check_bands(bands: list[Band]) -> None:

@@ -18,7 +18,7 @@ from msgspec import Meta
 from controller_service.groups import Index, base_set
 from controller_service.ledger import last_token_deadlines, tightest_slack_s
 from controller_service.orders import one_band
-from controller_service.policies.base import BranchPlan, PolicyKind
+from controller_service.policies.base import PolicyKind, StepPlan
 from controller_service.policies.plans import park_rows
 from controller_service.predictors.base import StepLatencyPredictor
 from controller_service.state import StepState
@@ -29,7 +29,7 @@ class CapConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows of one branching request that may advance, its trunk included."""
 
 
-def decide(state: StepState, predictor: StepLatencyPredictor, config: CapConfig) -> BranchPlan:
+def decide(state: StepState, predictor: StepLatencyPredictor, config: CapConfig) -> StepPlan:
     deadlines = last_token_deadlines(state)
     base = base_set(state, deadlines)
     over = _over_width(state, config.width)

@@ -28,12 +28,12 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from controller_service.columns import U1, Mask
 from controller_service.groups import Index
 from controller_service.policies.drafting import Batch
 from controller_service.predictors.base import Floats
 from controller_service.speculation.drafting import DraftState
 from controller_service.speculation.trees import BUCKETS, bucket_of, levels, node_chances
-from controller_service.state import U1, Mask
 
 Value = Literal["rate", "sum"]
 

@@ -18,7 +18,7 @@ from governor_protos.limits import MAX_DRAFT_TOKENS
 from msgspec import Meta
 
 from controller_service.policies import turbospec
-from controller_service.policies.base import BranchPlan, DraftPlan, Knob, PolicyKind
+from controller_service.policies.base import DraftPlan, Knob, PolicyKind, StepPlan
 from controller_service.policies.draft_candidates import Value, own_candidates, within_budget
 from controller_service.policies.drafting import Batch, Protection
 from controller_service.policies.turbospec import TurboSpecConfig
@@ -38,7 +38,7 @@ class DraftTreeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def decide(
-    state: StepState, predictor: StepLatencyPredictor, config: DraftTreeConfig, plan: BranchPlan
+    state: StepState, predictor: StepLatencyPredictor, config: DraftTreeConfig, plan: StepPlan
 ) -> DraftPlan:
     drafts = state.drafts
     if drafts is None or not predictor.fitted:

@@ -8,12 +8,13 @@ import msgspec
 import numpy as np
 from governor_protos.limits import MAX_DURATION_S
 
+from controller_service.columns import Mask
 from controller_service.groups import Index
 from controller_service.paces import LOST_S, Requests, banked_s, pace_limits_s, requests_of
-from controller_service.policies.base import BranchPlan
+from controller_service.policies.base import StepPlan
 from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.speculation.drafting import DraftState
-from controller_service.state import Mask, StepState
+from controller_service.state import StepState
 
 MARGIN = 0.03
 """Share of a target that is kept back."""
@@ -47,7 +48,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
         cls,
         state: StepState,
         predictor: StepLatencyPredictor,
-        plan: BranchPlan,
+        plan: StepPlan,
         drafts: DraftState,
     ) -> Batch:
         rows = np.flatnonzero(state.running & ~(plan.park & state.parkable))

@@ -9,7 +9,7 @@ import numpy as np
 from governor_protos.limits import MAX_DRAFT_TOKENS
 from msgspec import Meta
 
-from controller_service.policies.base import BranchPlan, DraftPlan, Knob, PolicyKind
+from controller_service.policies.base import DraftPlan, Knob, PolicyKind, StepPlan
 from controller_service.policies.drafting import Batch
 from controller_service.predictors.base import StepLatencyPredictor
 from controller_service.state import StepState
@@ -21,7 +21,7 @@ class FixedDraftConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def decide(
-    state: StepState, predictor: StepLatencyPredictor, config: FixedDraftConfig, plan: BranchPlan
+    state: StepState, predictor: StepLatencyPredictor, config: FixedDraftConfig, plan: StepPlan
 ) -> DraftPlan:
     drafts = state.drafts
     if drafts is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from controller_service.groups import base_set
 from controller_service.ledger import last_token_deadlines, tightest_slack_s
 from controller_service.orders import one_row_a_request
-from controller_service.policies.base import BranchPlan, NoConfig, PolicyKind
+from controller_service.policies.base import NoConfig, PolicyKind, StepPlan
 from controller_service.policies.plans import park_rows
 from controller_service.predictors.base import StepLatencyPredictor
 from controller_service.state import StepState
@@ -18,7 +18,7 @@ def decide(
     state: StepState,
     predictor: StepLatencyPredictor,
     config: NoConfig,
-) -> BranchPlan:
+) -> StepPlan:
     deadlines = last_token_deadlines(state)
     base = base_set(state, deadlines)
     slack_s = tightest_slack_s(state, deadlines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from controller_service.groups import BaseSet, Index
-from controller_service.policies.base import BranchPlan
+from controller_service.policies.base import StepPlan
 from controller_service.predictors.base import StepLatencyPredictor
 from controller_service.state import StepState
 
@@ -18,7 +18,7 @@ def park_rows(
     slack_s: float,
     *,
     budget_s: float | None = None,
-) -> BranchPlan:
+) -> StepPlan:
     """Park the rows at ``parked`` (indices); every other running row advances.
 
     Args:
@@ -30,7 +30,7 @@ def park_rows(
     predicted_s = predictor.predict(
         state.running_rows - len(parked), state.running_context_tokens - parked_context
     )
-    return BranchPlan(
+    return StepPlan(
         park=mask,
         predicted_step_s=predicted_s,
         baseline_step_s=predictor.predict(base.rows, base.context_tokens),

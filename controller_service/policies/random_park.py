@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from controller_service.columns import U4
 from controller_service.groups import base_set
 from controller_service.ledger import last_token_deadlines, tightest_slack_s
-from controller_service.policies.base import BranchPlan, PolicyKind
+from controller_service.policies.base import PolicyKind, StepPlan
 from controller_service.policies.plans import park_rows
 from controller_service.predictors.base import StepLatencyPredictor
-from controller_service.state import U4, StepState
+from controller_service.state import StepState
 
 _WORD = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -29,7 +30,7 @@ class RandomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] = 0
 
 
-def decide(state: StepState, predictor: StepLatencyPredictor, config: RandomConfig) -> BranchPlan:
+def decide(state: StepState, predictor: StepLatencyPredictor, config: RandomConfig) -> StepPlan:
     deadlines = last_token_deadlines(state)
     base = base_set(state, deadlines)
     candidates = state.parkable.nonzero()[0]

@@ -54,24 +54,30 @@ def parse_policy(text: str) -> Policy:
 
     Settings follow the name after ``:`` and are separated by ``:`` or ``,``; each is ``key=value``,
     or a bare value for the next field in order. Policies that decide about different things are
-    joined by ``+``: ``taper_plus+turbospec``. Where none decides about the branches, all advance.
+    joined by ``+`` and spend a step's time in the order in which they are written:
+    ``adaptive_chunk+taper_plus+turbospec``; drafts come last however they are written. Where none
+    decides about the branches, all advance.
 
     Raises:
         UnknownPolicy: names what is wrong and what could be written instead.
     """
     if len(text) > MAX_TEXT:
         raise UnknownPolicy(f"a policy is written in at most {MAX_TEXT} characters")
-    parts: dict[Knob, Part] = {}
+    parts: list[Part] = []
     for written in text.split("+"):
         part = _parse_part(written.strip())
-        other = parts.setdefault(part.kind.knob, part)
-        if other is not part:
-            raise UnknownPolicy(
-                f"policies {other.kind.name!r} and {part.kind.name!r} both decide about "
-                f"{part.kind.knob}; leave one of them out"
-            )
-    branches = parts.get(Knob.BRANCHES, Part(EAGER, NoConfig()))
-    return Policy(branches.kind, branches.config, text.strip(), parts.get(Knob.DRAFTS))
+        for other in parts:
+            if other.kind.knob is part.kind.knob:
+                raise UnknownPolicy(
+                    f"policies {other.kind.name!r} and {part.kind.name!r} both decide about "
+                    f"{part.kind.knob}; leave one of them out"
+                )
+        parts.append(part)
+    # A draft is made for rows that advance, so branches cannot be left until afterwards.
+    parts.sort(key=lambda part: part.kind.knob is Knob.DRAFTS)
+    if all(part.kind.knob is not Knob.BRANCHES for part in parts):
+        parts.insert(0, Part(EAGER, NoConfig()))
+    return Policy(tuple(parts), text.strip())
 
 
 def _parse_part(text: str) -> Part:

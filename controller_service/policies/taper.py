@@ -32,7 +32,7 @@ from controller_service.groups import BaseSet, Index, base_set
 from controller_service.ledger import last_token_deadlines, tightest_slack_s
 from controller_service.orders import affordable_extras, one_band
 from controller_service.policies import eager
-from controller_service.policies.base import BranchPlan, NoConfig, PolicyKind
+from controller_service.policies.base import NoConfig, PolicyKind, StepPlan
 from controller_service.policies.plans import park_rows
 from controller_service.policies.utility import GAINS
 from controller_service.predictors.base import Floats, StepLatencyPredictor, V, marginal_s
@@ -51,7 +51,7 @@ class TaperConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether there is a budget at all; without one every row advances (TAPER's ablation)."""
 
 
-def decide(state: StepState, predictor: StepLatencyPredictor, config: TaperConfig) -> BranchPlan:
+def decide(state: StepState, predictor: StepLatencyPredictor, config: TaperConfig) -> StepPlan:
     if not predictor.fitted:
         return eager.decide(state, predictor, NoConfig())
     deadlines = last_token_deadlines(state)

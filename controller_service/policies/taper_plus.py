@@ -25,15 +25,16 @@ from governor_protos.limits import MAX_DURATION_S
 from governor_protos.messages import Band
 from msgspec import Meta
 
+from controller_service.columns import F4
 from controller_service.groups import BaseSet, Index, base_set
 from controller_service.ledger import last_token_deadlines
 from controller_service.orders import affordable_extras, one_band
 from controller_service.paces import LOST_S, Requests, banked_s, pace_limits_s, requests_of
 from controller_service.policies import eager
-from controller_service.policies.base import BranchPlan, NoConfig, PolicyKind
+from controller_service.policies.base import NoConfig, PolicyKind, StepPlan
 from controller_service.policies.plans import park_rows
 from controller_service.predictors.base import Floats, StepLatencyPredictor
-from controller_service.state import F4, StepState
+from controller_service.state import StepState
 
 MAX_CANDIDATES = 32
 """Step lengths that are weighed against each other."""
@@ -56,9 +57,7 @@ class TaperPlusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request is expected to go on for as many tokens as it has, and at least for these."""
 
 
-def decide(
-    state: StepState, predictor: StepLatencyPredictor, config: TaperPlusConfig
-) -> BranchPlan:
+def decide(state: StepState, predictor: StepLatencyPredictor, config: TaperPlusConfig) -> StepPlan:
     if not predictor.fitted:
         return eager.decide(state, predictor, NoConfig())
     deadlines = last_token_deadlines(state)
@@ -88,7 +87,7 @@ def choose(
     limits: Floats,
     worth: Floats,
     config: TaperPlusConfig,
-) -> BranchPlan:
+) -> StepPlan:
     """Admit extra rows, shortest context first, up to the step length that suits the requests.
 
     Args:

@@ -28,7 +28,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from controller_service.policies.base import BranchPlan, DraftPlan, Knob, PolicyKind
+from controller_service.columns import U1
+from controller_service.policies.base import DraftPlan, Knob, PolicyKind, StepPlan
 from controller_service.policies.draft_candidates import (
     Candidates,
     Value,
@@ -37,7 +38,7 @@ from controller_service.policies.draft_candidates import (
 )
 from controller_service.policies.drafting import Batch, Protection
 from controller_service.predictors.base import Floats, StepLatencyPredictor
-from controller_service.state import U1, StepState
+from controller_service.state import StepState
 
 MOST_TRIES = 48
 """Candidates that are checked against everybody's pace before none is taken."""
@@ -67,7 +68,7 @@ class TurboSpecConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def decide(
-    state: StepState, predictor: StepLatencyPredictor, config: TurboSpecConfig, plan: BranchPlan
+    state: StepState, predictor: StepLatencyPredictor, config: TurboSpecConfig, plan: StepPlan
 ) -> DraftPlan:
     drafts = state.drafts
     if drafts is None or not predictor.fitted:

@@ -12,8 +12,16 @@ from typing import TypeVar
 import msgspec
 
 from governor_protos import limits
-from governor_protos.columns import APPENDED_COLUMNS, ITEM_BYTES, ROW_COLUMNS
-from governor_protos.messages import Decision, Rows, Snapshot, ToController, ToEngine, Wire
+from governor_protos.columns import APPENDED_COLUMNS, ITEM_BYTES, QUEUE_COLUMNS, ROW_COLUMNS
+from governor_protos.messages import (
+    Decision,
+    Queue,
+    Rows,
+    Snapshot,
+    ToController,
+    ToEngine,
+    Wire,
+)
 
 
 class BadFrame(ValueError):
@@ -40,6 +48,7 @@ def decode_to_controller(frame: bytes | memoryview) -> ToController:
     message = _decode(_to_controller, frame)
     if isinstance(message, Snapshot):
         _check_rows(message.rows)
+        _check_queue(message.queue)
     return message
 
 
@@ -75,9 +84,22 @@ def _check_rows(rows: Rows) -> None:
             raise BadFrame(f"rows.{name}: {size} bytes do not hold {count} rows")
 
 
+def _check_queue(queue: Queue) -> None:
+    count = len(queue)
+    for name, typecode in QUEUE_COLUMNS.items():
+        size = len(getattr(queue, name))
+        if size != count * ITEM_BYTES[typecode]:
+            raise BadFrame(f"queue.{name}: {size} bytes do not hold {count} requests")
+
+
 def _check_decision(decision: Decision) -> None:
     if len(decision.park) % 4:
         raise BadFrame(f"park: {len(decision.park)} bytes are not a whole number of request ids")
+    if len(decision.prefill_first) % 4:
+        raise BadFrame(
+            f"prefill_first: {len(decision.prefill_first)} bytes are not a whole number of "
+            "request ids"
+        )
     if len(decision.capped) != 4 * len(decision.caps):
         raise BadFrame(
             f"capped: {len(decision.capped)} bytes do not name a request for each of "

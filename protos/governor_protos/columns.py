@@ -32,6 +32,21 @@ ROW_COLUMNS: dict[str, str] = {
 }
 """Column name -> ``array`` type code: B uint8, I uint32, i int32, f float32."""
 
+QUEUE_COLUMNS: dict[str, str] = {
+    "request_id": "I",
+    "group_id": "I",
+    "flags": "B",
+    "missing_tokens": "i",
+    "prompt_tokens": "i",
+    "output_tokens": "i",
+    "max_new_tokens": "i",
+    "priority": "i",
+    "age_s": "f",
+    "ttft_slo_s": "f",
+    "tpot_slo_s": "f",
+}
+"""Likewise for the requests that wait for their prefill."""
+
 APPENDED_COLUMNS = frozenset({"group_output_tokens", "draft_tokens", "accepted_tokens"})
 """Columns that came after contract 1.0. A peer that does not know them sends them empty, and so
 does an engine that has nothing to say in them: one that does not speculate has no draft columns."""

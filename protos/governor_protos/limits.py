@@ -11,6 +11,9 @@ MAX_FRAME_BYTES = 1 << 20
 MAX_ROWS = 4096
 """Rows in one snapshot, and ids in one decision."""
 
+MAX_QUEUED = 1024
+"""Waiting requests in one snapshot, and ids in the order of one decision."""
+
 MAX_FEEDBACK = 64
 """Finished steps reported by one snapshot."""
 

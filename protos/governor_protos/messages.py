@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Meta
 
 from governor_protos import limits
-from governor_protos.columns import ITEM_BYTES, ROW_COLUMNS
+from governor_protos.columns import ITEM_BYTES, QUEUE_COLUMNS, ROW_COLUMNS
 
 Text = Annotated[str, Meta(max_length=limits.MAX_TEXT)]
 Message = Annotated[str, Meta(max_length=limits.MAX_MESSAGE)]
@@ -43,6 +43,8 @@ Price = Annotated[float, Meta(ge=0, le=limits.MAX_DRAFT_PRICE)]
 
 Column1 = Annotated[bytes, Meta(max_length=1 * limits.MAX_ROWS)]
 Column4 = Annotated[bytes, Meta(max_length=4 * limits.MAX_ROWS)]
+QueueColumn1 = Annotated[bytes, Meta(max_length=1 * limits.MAX_QUEUED)]
+QueueColumn4 = Annotated[bytes, Meta(max_length=4 * limits.MAX_QUEUED)]
 
 
 class Role(IntEnum):
@@ -63,6 +65,13 @@ class RowFlag(IntFlag):
     """The engine will not park this row (aborting, penalties, beam search, aged, ...)."""
     UNBORN = 2
     """Still in prefill: joins the decode batch after this step."""
+
+
+class QueueFlag(IntFlag):
+    """Facts about a waiting request."""
+
+    STARTED = 1
+    """In the middle of its prefill: chunks of it are in KV memory."""
 
 
 class StepKind(IntEnum):
@@ -158,8 +167,9 @@ class Hello(Wire, frozen=True, tag="hello"):
     """Draft lengths that a step can take, ascending; 0 among them if it can do without drafts.
     Empty without speculation."""
     knobs: Annotated[list[Text], Meta(max_length=16)]
-    """Actuators this engine has: ``branches``, and ``drafts`` if it can be told how many tokens to
-    draft. Without the latter a draft length in a decision means nothing to it."""
+    """Actuators this engine has: ``branches``; ``drafts`` if it can be told how many tokens to
+    draft, without which a draft length in a decision means nothing to it; and ``prefill`` (since
+    1.5) if it can be told how many prompt tokens to prefill, and whose first."""
     device: Text = ""
     """What it computes on, such as ``NVIDIA H200``. Since 1.2: empty from an older engine."""
     graph_rows: Annotated[list[Count], Meta(max_length=limits.MAX_GRAPHS)] = []
@@ -167,6 +177,9 @@ class Hello(Wire, frozen=True, tag="hello"):
     the next of these. Empty without graphs, and from an engine before 1.2."""
     drafting: Drafting | None = None
     """How it drafts. Since 1.3: absent without speculation, and from an older engine."""
+    mixes_chunks: bool = False
+    """Whether decode rows advance in a step that prefills. Otherwise they wait for its end. Since
+    1.5."""
 
 
 class Welcome(Wire, frozen=True, tag="welcome"):
@@ -266,6 +279,36 @@ class Rows(msgspec.Struct, array_like=True, frozen=True):
         return len(self.request_id) // 4
 
 
+class Queue(msgspec.Struct, array_like=True, frozen=True):
+    """Requests that wait for their prefill, in the order in which the engine would take them, one
+    packed column per fact. Since 1.5.
+
+    One that is in the middle of its prefill comes first; it is among the rows as well, ``UNBORN``.
+    """
+
+    request_id: QueueColumn4 = b""
+    """As in :class:`Rows`: a request keeps it when it starts to run."""
+    group_id: QueueColumn4 = b""
+    """As in :class:`Rows`."""
+    flags: QueueColumn1 = b""
+    """:class:`QueueFlag` bits."""
+    missing_tokens: QueueColumn4 = b""
+    """Tokens that its prefill has to compute still: what the prefix cache holds is done."""
+    prompt_tokens: QueueColumn4 = b""
+    output_tokens: QueueColumn4 = b""
+    """Of a request that was retracted; it prefills them again."""
+    max_new_tokens: QueueColumn4 = b""
+    priority: QueueColumn4 = b""
+    """Higher is more urgent."""
+    age_s: QueueColumn4 = b""
+    ttft_slo_s: QueueColumn4 = b""
+    """``limits.MAX_DURATION_S`` without a promise; so for the next."""
+    tpot_slo_s: QueueColumn4 = b""
+
+    def __len__(self) -> int:
+        return len(self.request_id) // 4
+
+
 class Snapshot(Wire, frozen=True, tag="snapshot"):
     for_step: Step
     """The step that is to be decided."""
@@ -279,6 +322,9 @@ class Snapshot(Wire, frozen=True, tag="snapshot"):
     """Governed steps since start that ran without a fresh decision."""
     ended: Annotated[list[RequestEnd], Meta(max_length=limits.MAX_ENDED)] = []
     """Rows that have left since the last snapshot. Since 1.2: empty from an older engine."""
+    queue: Queue = Queue()
+    """The first ``limits.MAX_QUEUED`` of the waiting requests. Since 1.5: empty from an older
+    engine, and from one without the knob ``prefill``."""
 
 
 class Band(msgspec.Struct, array_like=True, frozen=True):
@@ -292,6 +338,7 @@ class Band(msgspec.Struct, array_like=True, frozen=True):
     draft_tokens: Cap = -1
     """Draft length: tokens that may be drafted for a row; -1: the engine's own choice."""
     prefill_tokens: Cap = -1
+    """Prompt tokens that a step may prefill; -1: the engine's own choice. Ignored before 1.5."""
 
 
 class Decision(Wire, frozen=True, tag="decision"):
@@ -334,6 +381,14 @@ class Decision(Wire, frozen=True, tag="decision"):
     the draft itself, e the tokens a step that the row is given on average, d the draft tokens that
     are verified for it. The price is what a draft token adds to a step, over the rest of a row's
     share of the step. Since 1.4."""
+    prefill_tokens: Cap = -1
+    """Prompt tokens that the step may prefill; 0: it decodes, if there is anything to decode; -1:
+    the engine's own choice. Never more than the engine was started with. Since 1.5."""
+    prefill_first: QueueColumn4 = b""
+    """Packed uint32 ids of the waiting requests that are prefilled first, in this order; others
+    follow in the engine's own. A request in the middle of its prefill comes before all, unless it
+    is named: those named before it then pass it, as far as their whole prompts fit the budget.
+    Since 1.5."""
 
 
 class Goodbye(Wire, frozen=True, tag="goodbye"):
@@ -345,3 +400,4 @@ ToEngine = Welcome | Refusal | Decision | Goodbye
 
 assert set(ROW_COLUMNS) == set(Rows.__struct_fields__)  # noqa: S101 - the table and the struct
 assert set(ITEM_BYTES) >= set(ROW_COLUMNS.values())  # noqa: S101 - are one definition
+assert set(QUEUE_COLUMNS) == set(Queue.__struct_fields__)  # noqa: S101

@@ -17,7 +17,7 @@ from governor_profiles import StepProfile
 from controller_service.groups import base_set
 from controller_service.ledger import last_token_deadlines
 from controller_service.paces import banked_s, pace_limits_s, requests_of
-from controller_service.policies.base import BranchPlan, Policy, PolicyKind
+from controller_service.policies.base import Part, Policy, PolicyKind, StepPlan
 from controller_service.policies.taper_plus import TaperPlusConfig, choose
 from controller_service.predictors.base import StepLatencyPredictor, StepSample, V
 from controller_service.state import StepState
@@ -91,9 +91,7 @@ class TruePredictor:
         return {}
 
 
-def decide(
-    state: StepState, predictor: StepLatencyPredictor, config: TaperPlusConfig
-) -> BranchPlan:
+def decide(state: StepState, predictor: StepLatencyPredictor, config: TaperPlusConfig) -> StepPlan:
     base = base_set(state, last_token_deadlines(state))
     requests = requests_of(state, base.extras)
     remaining = np.maximum(requests.remaining_tokens, 1.0)
@@ -113,4 +111,4 @@ def decide(
 def clairvoyant() -> Policy:
     """The bound as a policy. Use it with :class:`TruePredictor`."""
     kind = PolicyKind(NAME, decide, TaperPlusConfig)
-    return Policy(kind, CONFIG, NAME)
+    return Policy((Part(kind, CONFIG),), NAME)

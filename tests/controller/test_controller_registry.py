@@ -11,12 +11,12 @@ from controller_builders import KnownPredictor, extra, state_of, trunk
 from governor_protos.messages import Band
 
 from controller_service.policies import registry
-from controller_service.policies.base import BranchPlan, PolicyFailed, PolicyKind
+from controller_service.policies.base import PolicyFailed, PolicyKind, StepPlan
 from controller_service.policies.registry import UnknownPolicy, parse_policy
 
 
 def settings(text):
-    return msgspec.structs.asdict(parse_policy(text).config)
+    return msgspec.structs.asdict(parse_policy(text).branches.config)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def offer(monkeypatch, **values):
 
 
 def test_a_function_from_another_package_is_a_policy(monkeypatch):
-    offer(monkeypatch, greedy=lambda state, predictor, config: BranchPlan(park=state.parkable))
+    offer(monkeypatch, greedy=lambda state, predictor, config: StepPlan(park=state.parkable))
     state = state_of([trunk(1), extra(1)])
     policy = parse_policy("greedy")
     assert policy.plan(state, KnownPredictor(0, 0, 0)).park.tolist() == [False, True]
@@ -85,13 +85,13 @@ def test_a_function_from_another_package_is_a_policy(monkeypatch):
 
 def test_another_package_cannot_replace_a_policy_that_ships(monkeypatch):
     offer(monkeypatch, taper=lambda state, predictor, config: None)
-    assert parse_policy("taper").kind is registry.BUILT_IN["taper"]
+    assert parse_policy("taper").branches.kind is registry.BUILT_IN["taper"]
 
 
 @pytest.mark.parametrize("value", [3, ImportError("no module named x"), RuntimeError("boom")])
 def test_a_broken_offer_is_named_and_leaves_the_others_alone(monkeypatch, value):
     offer(monkeypatch, broken=value)
-    assert parse_policy("taper").kind.name == "taper"
+    assert parse_policy("taper").branches.kind.name == "taper"
     with pytest.raises(UnknownPolicy, match="broken"):
         parse_policy("broken")
 
@@ -100,9 +100,9 @@ def test_a_broken_offer_is_named_and_leaves_the_others_alone(monkeypatch, value)
     "result",
     [
         None,
-        BranchPlan(park=np.zeros(1, dtype=np.bool_)),
-        BranchPlan(park=np.zeros(2)),
-        BranchPlan(park=np.zeros(2, dtype=np.bool_), slack_s="soon"),
+        StepPlan(park=np.zeros(1, dtype=np.bool_)),
+        StepPlan(park=np.zeros(2)),
+        StepPlan(park=np.zeros(2, dtype=np.bool_), slack_s="soon"),
     ],
 )
 def test_what_is_no_plan_is_a_failure_of_the_policy(monkeypatch, result):

@@ -18,7 +18,7 @@ from controller_service.config import ControllerConfig
 from controller_service.controller import Controller
 from controller_service.observe.metrics import controller_metrics
 from controller_service.observe.status import controller_status, recent_steps
-from controller_service.policies.base import BranchPlan, NoConfig, Policy, PolicyKind
+from controller_service.policies.base import NoConfig, Part, Policy, PolicyKind, StepPlan
 from controller_service.policies.registry import parse_policy
 
 ME = b"identity"
@@ -205,7 +205,7 @@ def failing_policy(state, predictor, config):
 def test_a_failing_policy_costs_decisions_and_nothing_else(caplog):
     controller = make()
     tell(controller, hello_of())
-    controller.set_policy(Policy(PolicyKind("odd", failing_policy), NoConfig(), "odd"))
+    controller.set_policy(Policy((Part(PolicyKind("odd", failing_policy), NoConfig()),), "odd"))
     with caplog.at_level(logging.ERROR):
         for step in range(1, 6):
             assert tell(controller, snapshot_of(batch(1, 2), step)) is None
@@ -217,11 +217,11 @@ def test_a_failing_policy_costs_decisions_and_nothing_else(caplog):
 
 def test_a_policy_from_elsewhere_cannot_park_what_was_not_offered():
     def everything(state, predictor, config):
-        return BranchPlan(park=np.ones(state.rows, dtype=np.bool_))
+        return StepPlan(park=np.ones(state.rows, dtype=np.bool_))
 
     controller = make()
     tell(controller, hello_of())
-    controller.set_policy(Policy(PolicyKind("all", everything), NoConfig(), "all"))
+    controller.set_policy(Policy((Part(PolicyKind("all", everything), NoConfig()),), "all"))
     decision = tell(controller, snapshot_of(rows_of([trunk(1), extra(1), extra(1, flags=1)]), 1))
     assert parked(decision) == [2]
 
@@ -229,11 +229,11 @@ def test_a_policy_from_elsewhere_cannot_park_what_was_not_offered():
 @pytest.mark.parametrize("figure", [float("nan"), float("inf"), -float("inf"), -5.0, 1e300])
 def test_figures_out_of_bounds_still_make_a_valid_decision(figure):
     def odd(state, predictor, config):
-        return BranchPlan(state.parkable, figure, figure, figure, figure)
+        return StepPlan(state.parkable, figure, figure, figure, figure)
 
     controller = make()
     tell(controller, hello_of())
-    controller.set_policy(Policy(PolicyKind("odd", odd), NoConfig(), "odd"))
+    controller.set_policy(Policy((Part(PolicyKind("odd", odd), NoConfig()),), "odd"))
     assert isinstance(tell(controller, snapshot_of(batch(1, 2), 1)), Decision)
 
 
@@ -295,8 +295,8 @@ def test_orders_are_renewed_every_16_decisions_and_not_at_each():
 
     controller = make()
     tell(controller, hello_of())
-    kind = PolicyKind("eager", parse_policy("eager").kind.decide, orders=counting)
-    controller.set_policy(Policy(kind, NoConfig(), "eager"))
+    kind = PolicyKind("eager", parse_policy("eager").branches.kind.decide, orders=counting)
+    controller.set_policy(Policy((Part(kind, NoConfig()),), "eager"))
     for step in range(1, 65):
         tell(controller, snapshot_of(batch(1, 2), step))
     assert len(calls) == 5

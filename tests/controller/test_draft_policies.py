@@ -310,13 +310,11 @@ def test_parked_rows_draft_nothing() -> None:
 
 def test_two_policies_decide_about_two_things() -> None:
     policy = parse_policy("taper_plus:floor=0.1 + turbospec:per_request=false")
-    assert policy.kind.name == "taper_plus"
-    assert policy.drafts is not None
-    assert policy.drafts.kind.name == "turbospec"
+    assert [part.kind.name for part in policy.parts] == ["taper_plus", "turbospec"]
     assert policy.label == "taper_plus:floor=0.1 + turbospec:per_request=false"
     alone = parse_policy("fixed_draft:3")
-    assert alone.kind.name == "eager"
-    assert parse_policy("taper").drafts is None
+    assert [part.kind.name for part in alone.parts] == ["eager", "fixed_draft"]
+    assert [part.kind.name for part in parse_policy("taper").parts] == ["taper"]
 
 
 @pytest.mark.parametrize("text", ["taper+off", "turbospec+fixed_draft:3", "taper+turbospec+eager"])

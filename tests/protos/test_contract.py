@@ -9,7 +9,7 @@ import jsonschema
 import msgspec
 import pytest
 from governor_protos import BadFrame, decode_to_controller, decode_to_engine, encode, limits
-from governor_protos.columns import ROW_COLUMNS, pack, unpack
+from governor_protos.columns import QUEUE_COLUMNS, ROW_COLUMNS, pack, unpack
 from governor_protos.limits import MAX_ENDED, MAX_FEEDBACK, MAX_GRAPHS, MAX_NUMBER
 from governor_protos.messages import (
     Band,
@@ -18,6 +18,7 @@ from governor_protos.messages import (
     DraftSource,
     Goodbye,
     Hello,
+    Queue,
     Refusal,
     RequestEnd,
     Rows,
@@ -32,7 +33,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parent / "golden"
-NEWEST = {"hello": "1.3", "snapshot": "1.3", "decision": "1.4"}
+NEWEST = {"hello": "1.5", "snapshot": "1.5", "decision": "1.5"}
 """Messages that have grown since contract 1.0."""
 
 
@@ -45,21 +46,31 @@ def rows(count: int) -> Rows:
     )
 
 
+def queue(count: int) -> Queue:
+    return Queue(
+        **{
+            name: pack(code, [index % 100 for index in range(count)])
+            for name, code in QUEUE_COLUMNS.items()
+        }
+    )
+
+
 EXAMPLES: dict[str, Wire] = {
     "hello": Hello(
         1, 0, "host-1-dp0", "abc", "0.1.0", "0.5.17", "m", 1, 0, True, 64, 4096, 2048, 1, 512, "",
         [], ["branches"], "NVIDIA H200", [1, 2, 4, 8],
-        Drafting(DraftSource.MODEL, 4, 16, True, True, 0.0005),
+        Drafting(DraftSource.MODEL, 4, 16, True, True, 0.0005), True,
     ),
     "welcome": Welcome(1, 0, "controller-1", "0.1.0", "taper", 4096),
     "refusal": Refusal(2, 3, "incompatible_version", "engine 1.0, controller 2.3"),
     "snapshot": Snapshot(
         7, rows(3), 100, 4096, 2, 64, [StepFeedback(6, 0, 3, 120, 0, 0.0125, 0, 1, 4, 3, 2)], 5,
         [RequestEnd(9, 2, 40, 17, 64, 1, 0.75, 30, 12), RequestEnd(11, 0, 5, 2, 8, 0, 0.25)],
+        queue(2),
     ),
     "decision": Decision(
         7, 4, pack("I", [2]), [Band(1, 2, 8), Band(64, 1, 0)], "taper", 0.02, 0.015, 0.025, 0.03,
-        5, pack("I", [3, 9]), pack("B", [1, 0]), 24, 0.125,
+        5, pack("I", [3, 9]), pack("B", [1, 0]), 24, 0.125, 512, pack("I", [7, 5]),
     ),
     "goodbye": Goodbye("bye"),
 }  # fmt: skip
@@ -80,20 +91,26 @@ def test_golden_frame_still_decodes_and_encodes(name: str) -> None:
     assert encode(EXAMPLES[name]) == frame
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.2"])
+@pytest.mark.parametrize("version", ["1.0", "1.2", "1.3"])
 def test_a_hello_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
     decoded = decode_to_controller((GOLDEN / f"hello-{version}.msgpack").read_bytes())
-    expected = msgspec.structs.replace(EXAMPLES["hello"], drafting=None)
+    expected = msgspec.structs.replace(EXAMPLES["hello"], mixes_chunks=False)
+    if version != "1.3":
+        expected = msgspec.structs.replace(expected, drafting=None)
     if version == "1.0":
         expected = msgspec.structs.replace(expected, device="", graph_rows=[])
     assert decoded == expected
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3"])
 def test_a_snapshot_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
     decoded = decode_to_controller((GOLDEN / f"snapshot-{version}.msgpack").read_bytes())
     newest = EXAMPLES["snapshot"]
     assert isinstance(newest, Snapshot)
+    newest = msgspec.structs.replace(newest, queue=Queue())
+    if version == "1.3":
+        assert decoded == newest
+        return
     older = msgspec.structs.replace(newest.rows, draft_tokens=b"", accepted_tokens=b"")
     if version == "1.0":
         older = msgspec.structs.replace(older, group_output_tokens=b"")
@@ -107,11 +124,13 @@ def test_a_snapshot_of_an_older_contract_lacks_only_what_came_later(version: str
     assert decoded == expected
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.3"])
+@pytest.mark.parametrize("version", ["1.0", "1.3", "1.4"])
 def test_a_decision_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
-    """Without a word about drafts they are the engine's own choice, without a price all pay."""
+    """Without a word about drafts or prefill they are the engine's own choice."""
     decoded = decode_to_engine((GOLDEN / f"decision-{version}.msgpack").read_bytes())
-    expected = msgspec.structs.replace(EXAMPLES["decision"], draft_price=0.0)
+    expected = msgspec.structs.replace(EXAMPLES["decision"], prefill_tokens=-1, prefill_first=b"")
+    if version != "1.4":
+        expected = msgspec.structs.replace(expected, draft_price=0.0)
     if version == "1.0":
         expected = msgspec.structs.replace(
             expected, draft_length=-1, capped=b"", caps=b"", draft_budget=-1
@@ -182,6 +201,9 @@ BROKEN_DECISIONS = [
     {"caps": b""},
     {"capped": b"123"},
     {"capped": b"\x00" * 4 * (limits.MAX_ROWS + 1), "caps": b"\x00" * (limits.MAX_ROWS + 1)},
+    {"prefill_tokens": -2},
+    {"prefill_first": b"123"},
+    {"prefill_first": b"\x00" * 4 * (limits.MAX_QUEUED + 1)},
     {"predicted_step_s": float("nan")},
     {"predicted_step_s": float("inf")},
     {"predicted_step_s": -1.0},
@@ -247,6 +269,14 @@ def test_uneven_columns_are_refused(column: str) -> None:
         decode_to_controller(encode(msgspec.structs.replace(whole, rows=torn)))
 
 
+@pytest.mark.parametrize("column", QUEUE_COLUMNS)
+def test_uneven_columns_of_the_queue_are_refused(column: str) -> None:
+    whole = EXAMPLES["snapshot"]
+    torn = msgspec.structs.replace(whole.queue, **{column: getattr(whole.queue, column) + b"\x00"})
+    with pytest.raises(BadFrame, match=r"queue\."):
+        decode_to_controller(encode(msgspec.structs.replace(whole, queue=torn)))
+
+
 @given(st.binary(max_size=400))
 def test_any_bytes_are_decoded_or_refused(frame: bytes) -> None:
     for decoder in (decode_to_engine, decode_to_controller):
@@ -290,6 +320,7 @@ def test_largest_snapshot_fits_a_frame() -> None:
     largest = msgspec.structs.replace(
         EXAMPLES["snapshot"],
         rows=rows(limits.MAX_ROWS),
+        queue=queue(limits.MAX_QUEUED),
         ended=[most] * MAX_ENDED,
         feedback=[step] * MAX_FEEDBACK,
     )

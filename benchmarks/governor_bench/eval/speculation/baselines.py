@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 
 from controller_service.policies.base import (
-    BranchPlan,
     DraftPlan,
     Knob,
     NoConfig,
     Part,
     Policy,
     PolicyKind,
+    StepPlan,
 )
 from controller_service.policies.drafting import Batch
 from controller_service.policies.eager import EAGER
@@ -57,7 +57,7 @@ def policy_of(text: str) -> Policy:
 
 def _policy(text: str, decide: Any) -> Policy:
     kind = PolicyKind(text.partition(":")[0], decide, knob=Knob.DRAFTS)
-    return Policy(EAGER, NoConfig(), text, Part(kind, NoConfig()))
+    return Policy((Part(EAGER, NoConfig()), Part(kind, NoConfig())), text)
 
 
 class _Tier:
@@ -104,7 +104,7 @@ class SglangAdaptive:
         self._tiers = [(rows, _Tier(lengths, down)) for rows, lengths, down in TIERS]
 
     def decide(
-        self, state: StepState, predictor: StepLatencyPredictor, config: Any, plan: BranchPlan
+        self, state: StepState, predictor: StepLatencyPredictor, config: Any, plan: StepPlan
     ) -> DraftPlan:
         drafts = state.drafts
         if drafts is None:
@@ -132,7 +132,7 @@ class BatchTable:
         self._table = sorted((int(rows), int(length)) for rows, length in pairs)
 
     def decide(
-        self, state: StepState, predictor: StepLatencyPredictor, config: Any, plan: BranchPlan
+        self, state: StepState, predictor: StepLatencyPredictor, config: Any, plan: StepPlan
     ) -> DraftPlan:
         drafts = state.drafts
         if drafts is None:
@@ -156,7 +156,7 @@ class LocalTree:
         self._nodes = nodes
 
     def decide(
-        self, state: StepState, predictor: StepLatencyPredictor, config: Any, plan: BranchPlan
+        self, state: StepState, predictor: StepLatencyPredictor, config: Any, plan: StepPlan
     ) -> DraftPlan:
         drafts = state.drafts
         if drafts is None:

@@ -1,0 +1,1 @@
+"""Prefill: who waits for it, how soon it is due, and what it takes from those who decode."""
