@@ -25,12 +25,13 @@ from governor_protos.messages import (
 
 from sglang_patch.apply.branches import park_as_decided, park_by_orders
 from sglang_patch.apply.prefill import STOCK as STOCK_PREFILL
-from sglang_patch.apply.prefill import PrefillOrder
+from sglang_patch.apply.prefill import PrefillOrder, prefill_as_decided, prefill_by_orders
 from sglang_patch.apply.speculation import STOCK as STOCK_DRAFTS
 from sglang_patch.apply.speculation import DraftOrder, drafts_as_decided, drafts_by_orders
 from sglang_patch.config import EngineConfig
 from sglang_patch.ends import EndLog
 from sglang_patch.fallback import FallReason, Footing, Rung, find_footing
+from sglang_patch.queue import NOBODY, QueuePacker, QueueTable
 from sglang_patch.requests import terms
 from sglang_patch.rows import Names, RowRecord, RowTable
 from sglang_patch.snapshot import RowPacker
@@ -85,7 +86,8 @@ class Tally:
     """Counts since start-up."""
 
     governed_steps: int = 0
-    """Decode steps with something to decide: an extra branch in the batch, or how much to draft."""
+    """Steps with something to decide: an extra branch in the batch, how much to draft, how much to
+    prefill."""
     outcomes: Counter[str] = field(default_factory=Counter)
     falls: Counter[str] = field(default_factory=Counter)
     parked_row_steps: int = 0
@@ -105,6 +107,7 @@ class EngineGovernor:
             never waits for a decision.
         draft_lengths: draft lengths that the engine can be told to take, ascending; none for an
             engine that does not speculate, or whose drafts cannot be told.
+        prefill: whether the engine can be told how much to prefill.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class EngineGovernor:
         *,
         overlap: bool,
         draft_lengths: tuple[int, ...] = (),
+        prefill: bool = False,
     ) -> None:
         self._config = config
         self._link = link
@@ -123,6 +127,9 @@ class EngineGovernor:
         self._roles: list[int] = []
         self._draft_lengths = draft_lengths
         self._packer = RowPacker(drafts=bool(draft_lengths))
+        self._can_prefill = prefill
+        self._queue = NOBODY
+        self._queue_packer = QueuePacker()
         self._meter = StepMeter()
         self._ends = EndLog()
         self._footing: Footing | None = None
@@ -173,7 +180,7 @@ class EngineGovernor:
     # -- plan(t) --------------------------------------------------------------------------------
 
     def plan(self, next_step: int, now_s: float, *, busy: bool) -> StepOrder | None:
-        """What the coming step should do, if it turns out to be a decode step.
+        """What the coming step should do.
 
         Args:
             next_step: number that the step will have.
@@ -194,13 +201,39 @@ class EngineGovernor:
         self._footing = find_footing(next_step, self._link.decision, self._link.trouble())
         park = self._rows_to_park(self._footing)
         drafts = self._drafts(self._footing) if self._draft_lengths else STOCK_DRAFTS
-        if not park and drafts is STOCK_DRAFTS:
+        prefill = self._prefill(self._footing) if self._can_prefill else STOCK_PREFILL
+        if not park and drafts is STOCK_DRAFTS and prefill is STOCK_PREFILL:
             return None
-        return StepOrder(next_step, tuple(self._table.records[index].rid for index in park), drafts)
+        rids = tuple(self._table.records[index].rid for index in park)
+        return StepOrder(next_step, rids, drafts, prefill)
 
     def _has_choices(self) -> bool:
-        """Whether there is anything to decide about the batch that was last observed."""
-        return _OPPORTUNISTIC in self._roles or bool(self._draft_lengths and self._roles)
+        """Whether there is anything to decide about what was last observed."""
+        return (
+            _OPPORTUNISTIC in self._roles
+            or bool(self._draft_lengths and self._roles)
+            or (self._can_prefill and (bool(self._queue.records) or self._told_prefill()))
+        )
+
+    def _told_prefill(self) -> bool:
+        """Whether the controller has a say in prefill: then it is asked at every step, as whoever
+        comes next is prefilled by what it said before they came."""
+        decision = self._link.decision
+        return decision is not None and (
+            decision.prefill_tokens >= 0
+            or any(band.prefill_tokens >= 0 for band in decision.orders)
+        )
+
+    def _prefill(self, footing: Footing) -> PrefillOrder:
+        decision = self._link.decision
+        if decision is None or footing.rung is Rung.STOCK:
+            return STOCK_PREFILL
+        if footing.rung is Rung.DECISION:
+            return prefill_as_decided(decision, self._queue)
+        return prefill_by_orders(decision.orders, self._mandatory_rows())
+
+    def _mandatory_rows(self) -> int:
+        return len(self._roles) - self._roles.count(_OPPORTUNISTIC)
 
     def _drafts(self, footing: Footing) -> DraftOrder:
         decision = self._link.decision
@@ -208,8 +241,7 @@ class EngineGovernor:
             return STOCK_DRAFTS
         if footing.rung is Rung.DECISION:
             return drafts_as_decided(decision, self._table, self._draft_lengths)
-        mandatory = len(self._roles) - self._roles.count(_OPPORTUNISTIC)
-        return drafts_by_orders(decision.orders, mandatory, self._draft_lengths)
+        return drafts_by_orders(decision.orders, self._mandatory_rows(), self._draft_lengths)
 
     def _longest_wait_s(self) -> float:
         config = self._config
@@ -238,11 +270,14 @@ class EngineGovernor:
         self._planned_outcome = Outcome.UNGOVERNED if footing is None else footing.outcome
         if footing is None:
             return
+        self._count(footing)
+        self.tally.parked_row_steps += len(parked)
+        self.tally.vetoed_steps += vetoed
+
+    def _count(self, footing: Footing) -> None:
         tally = self.tally
         tally.governed_steps += 1
         tally.outcomes[footing.outcome.name.lower()] += 1
-        tally.parked_row_steps += len(parked)
-        tally.vetoed_steps += vetoed
         if footing.reason is not None:
             tally.falls[footing.reason.value] += 1
 
@@ -252,6 +287,9 @@ class EngineGovernor:
         """A step was launched."""
         if step.kind is StepKind.DECODE:
             step.outcome, step.parked_rows = self._planned_outcome, self._planned_parked
+        elif self._can_prefill and self._footing is not None:
+            step.outcome = self._footing.outcome
+            self._count(self._footing)
         self._meter.launched(step)
 
     def observe(
@@ -264,8 +302,9 @@ class EngineGovernor:
         kv_total_tokens: int,
         waiting_requests: int,
         waiting_prefill_tokens: int,
+        queue: QueueTable = NOBODY,
     ) -> None:
-        """Take in the rows of the step to come and ask the controller about it.
+        """Take in the rows of the step to come, and who waits, and ask the controller about it.
 
         With nothing to decide, only some steps are reported; feedback and ends wait.
         """
@@ -275,7 +314,8 @@ class EngineGovernor:
         if table.records != self._table.records:  # roles hang on who is there, and nothing else
             self._roles = table.roles()
         self._table = table
-        self._names.keep_groups({record.group_id for record in table.records})
+        self._queue = queue
+        self._names.keep_groups({record.group_id for record in (*table.records, *queue.records)})
         if not self._link.is_asking:
             return
         if not self._has_choices() and for_step % REPORT_EVERY_STEPS:
@@ -291,6 +331,7 @@ class EngineGovernor:
             feedback=self._meter.take_feedback(),
             falls=min(sum(self.tally.falls.values()), MAX_COUNT),
             ended=ended,
+            queue=self._queue_packer.pack(queue, now_s),
         )
         if self._link.ask(snapshot, now_s):
             self._ends.forget(len(ended))

@@ -94,7 +94,8 @@ class Outcome(IntEnum):
     NONE = 4
     """No decision was at hand: stock behaviour."""
     UNGOVERNED = 5
-    """There was nothing to decide: a prefill step, or no extra branch in the batch."""
+    """There was nothing to decide: no extra branch in the batch, no drafts, nobody's prefill that the
+    engine could be told about."""
 
 
 class EndReason(IntEnum):
