@@ -6,6 +6,7 @@ Other tensor-parallel ranks have no governor; they carry out the same :class:`St
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -219,10 +220,10 @@ class EngineGovernor:
         """Whether the controller has a say in prefill: then it is asked at every step, as whoever
         comes next is prefilled by what it said before they came."""
         decision = self._link.decision
-        return decision is not None and (
-            decision.prefill_tokens >= 0
-            or any(band.prefill_tokens >= 0 for band in decision.orders)
-        )
+        if decision is None:
+            return False
+        told = (decision.prefill_tokens, *(band.prefill_tokens for band in decision.orders))
+        return max(told) >= 0
 
     def _prefill(self, footing: Footing) -> PrefillOrder:
         decision = self._link.decision
@@ -315,7 +316,8 @@ class EngineGovernor:
             self._roles = table.roles()
         self._table = table
         self._queue = queue
-        self._names.keep_groups({record.group_id for record in (*table.records, *queue.records)})
+        known = itertools.chain(table.records, queue.records)
+        self._names.keep_groups({record.group_id for record in known})
         if not self._link.is_asking:
             return
         if not self._has_choices() and for_step % REPORT_EVERY_STEPS:
