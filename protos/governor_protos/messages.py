@@ -94,8 +94,8 @@ class Outcome(IntEnum):
     NONE = 4
     """No decision was at hand: stock behaviour."""
     UNGOVERNED = 5
-    """There was nothing to decide: no extra branch in the batch, no drafts, nobody's prefill that the
-    engine could be told about."""
+    """There was nothing to decide: no extra branch in the batch, no drafts, nobody's prefill that
+    the engine could be told about."""
 
 
 class EndReason(IntEnum):

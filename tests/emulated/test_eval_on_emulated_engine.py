@@ -25,7 +25,8 @@ def test_the_simulator_is_compared_with_a_real_engine(tmp_path: Path) -> None:
         assert cell["emulated"]["host"]["steps"] > 100
         assert cell["emulated"]["late_share"] < 0.5
         assert cell["simulated"]["step_ms"] == pytest.approx(cell["emulated"]["step_ms"], rel=0.3)
-    assert off["emulated"]["parked"] > eager["emulated"]["parked"] == 0
+    # The last decision of the policy before may stand in for a late one of the next.
+    assert off["emulated"]["parked"] > 5 * eager["emulated"]["parked"]
     assert off["emulated"]["rows"] < eager["emulated"]["rows"]
     assert "closed loop" in report["workload"]
 

@@ -9,7 +9,7 @@ from governor_workloads.acceptance import Acceptance, LevelShift
 from governor_workloads.errors import WorkloadError
 from governor_workloads.generator import generate
 from governor_workloads.mix import Mix
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 PROCESSES = st.builds(
@@ -21,6 +21,7 @@ PROCESSES = st.builds(
 )
 
 
+@example(Acceptance(level=0.0, spread=1e-158), 0, 0, 1, 0)
 @given(PROCESSES, st.integers(0, 5), st.integers(0, 50), st.integers(1, 100), st.integers(0, 100))
 def test_more_positions_leave_those_before_as_they_are(
     process: Acceptance, seed: int, request: int, tokens: int, more: int

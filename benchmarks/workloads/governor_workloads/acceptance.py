@@ -20,6 +20,8 @@ from governor_workloads.streams import Attribute
 Level = Annotated[float, Meta(ge=0.0, le=1.0)]
 MOST_CHOICES = 255
 EDGE = 0.005
+LEAST_VARIANCE = 1e-12
+"""Of the level between requests; below it they are alike."""
 LONGEST_STRETCH = 1e9
 
 
@@ -141,7 +143,7 @@ def _beta(rng: np.random.Generator, mean: float, spread: float) -> float:
     uniform = rng.random(2)  # drawn in any case, so that the spread leaves other draws alone
     # No spread of a beta distribution reaches that of a coin.
     variance = min(spread**2, 0.9 * mean * (1.0 - mean))
-    if not variance:
+    if variance < LEAST_VARIANCE:  # a beta so narrow cannot be drawn from
         return mean
     strength = mean * (1.0 - mean) / variance - 1.0
     shape = np.random.Generator(np.random.PCG64(int(uniform[0] * (1 << 53))))
