@@ -11,10 +11,12 @@ import msgspec
 from governor_protos.limits import MAX_TEXT
 
 from controller_service.policies.adaptive_candidates import ADAPTIVE_CANDIDATES
+from controller_service.policies.adaptive_chunk import ADAPTIVE_CHUNK
 from controller_service.policies.base import Knob, NoConfig, Part, Policy, PolicyKind
 from controller_service.policies.cap import CAP
 from controller_service.policies.draft_tree import DRAFT_TREE
 from controller_service.policies.eager import EAGER
+from controller_service.policies.fixed_chunk import FIXED_CHUNK
 from controller_service.policies.fixed_draft import FIXED_DRAFT
 from controller_service.policies.off import OFF
 from controller_service.policies.random_park import RANDOM
@@ -27,7 +29,8 @@ logger = logging.getLogger(__name__)
 ENTRY_POINTS = "governor.policies"
 BRANCH_POLICIES = (OFF, CAP, EAGER, TAPER, TAPER_PLUS, RANDOM)
 DRAFT_POLICIES = (TURBOSPEC, ADAPTIVE_CANDIDATES, DRAFT_TREE, FIXED_DRAFT)
-BUILT_IN = {kind.name: kind for kind in (*BRANCH_POLICIES, *DRAFT_POLICIES)}
+PREFILL_POLICIES = (ADAPTIVE_CHUNK, FIXED_CHUNK)
+BUILT_IN = {kind.name: kind for kind in (*BRANCH_POLICIES, *DRAFT_POLICIES, *PREFILL_POLICIES)}
 
 
 class UnknownPolicy(ValueError):

@@ -1,0 +1,103 @@
+"""Who is prefilled when: earliest deadline first, and those that come too late after the others.
+
+A deadline that can no longer be met binds nobody, and must not cost the others theirs. Which ones
+to give up is Moore and Hodgson's rule (1968), which leaves the fewest late: in order of deadlines,
+whenever one would be late, the longest so far is given up. Who is given up is due again when it has
+waited twice its target, four times, eight times, and goes after all that can be in time; who has
+waited for longest of all is let in first at a fixed share of the steps, so that nobody starves.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import msgspec
+import numpy as np
+from governor_protos.limits import MAX_DURATION_S
+
+from controller_service.groups import Index
+from controller_service.predictors.base import Floats
+from controller_service.prefill.queue import PrefillState
+
+SEEN = 256
+"""Requests, those that are due first, among which it is found out who has to be given up."""
+
+LEAST_TARGET_S = 1e-3
+
+
+class Line(msgspec.Struct, frozen=True, eq=False):
+    """The waiting requests in the order in which they should be prefilled."""
+
+    order: Index
+    """Indices into the queue, shape ``(waiting,)``."""
+    due_s: Floats
+    """Until when each of them should have its first token, in this order; for those that were
+    given up, their next chance."""
+    work_tokens: Floats
+    """Tokens to prefill up to and including each of them."""
+    given_up: int
+    """How many of them cannot be in time; they are the last."""
+
+    @property
+    def tokens(self) -> int:
+        """All that waits."""
+        return int(self.work_tokens[-1]) if self.work_tokens.size else 0
+
+
+def pages(queue: PrefillState) -> Floats:
+    """Missing tokens in whole pages, as a chunk's budget counts them, shape ``(waiting,)``."""
+    size = queue.page_size
+    missing = np.maximum(queue.missing_tokens, 1).astype(np.int64)
+    rounded: Floats = (-(-missing // size) * size).astype(np.float64)
+    return rounded
+
+
+def line_up(
+    queue: PrefillState, token_s: float, start_s: float, margin: float, untold_s: float
+) -> Line:
+    """
+    Args:
+        token_s, start_s: what prefill takes per token and per step.
+        margin: share of each target that is kept back.
+        untold_s: target of a request that was promised nothing.
+    """
+    missing = pages(queue)
+    promised = np.where(queue.ttft_slo_s >= MAX_DURATION_S, untold_s, queue.ttft_slo_s)
+    target = np.maximum(promised.astype(np.float64), LEAST_TARGET_S) * (1.0 - margin)
+    age = queue.age_s.astype(np.float64)
+    due = target - age
+    order = due.argsort(kind="stable")
+    work = missing[order].cumsum()
+    if np.all(work * token_s + start_s <= due[order]):
+        return Line(order, due[order], work, 0)
+    alone = missing * token_s + start_s
+    late = alone > due
+    hopeful = order[~late[order]][:SEEN]
+    late[_given_up(hopeful, missing, due, token_s, start_s)] = True
+    due = np.where(late, _next_chance(target, age + alone) - age, due)
+    order = np.lexsort((due, late))
+    return Line(order, due[order], missing[order].cumsum(), int(np.count_nonzero(late)))
+
+
+def _given_up(
+    order: Index, missing: Floats, due: Floats, token_s: float, start_s: float
+) -> list[int]:
+    """Moore and Hodgson: whom to leave out of ``order`` so that the fewest are late."""
+    kept: list[tuple[float, int]] = []
+    given_up = []
+    total = 0.0
+    for index in order.tolist():
+        heapq.heappush(kept, (-float(missing[index]), index))
+        total += float(missing[index])
+        if total * token_s + start_s > due[index]:
+            longest, other = heapq.heappop(kept)
+            total += longest
+            given_up.append(other)
+    return given_up
+
+
+def _next_chance(target: Floats, waited_s: Floats) -> Floats:
+    """``target`` doubled as often as it takes to reach ``waited_s``, and once at least."""
+    times = np.maximum(np.ceil(np.log2(np.maximum(waited_s / target, 1.0))), 1.0)
+    chance: Floats = target * 2.0**times
+    return chance
