@@ -72,6 +72,7 @@ class EngineSession:
         self._prefill_share = PrefillShare()
         self._drafts = draft_session(hello, acceptance)
         self._can_prefill = PREFILL_KNOB in hello.knobs and hello.chunked_prefill_tokens > 0
+        self._prefills_in_a_row = 0
         self._caps_default = 0
         if self._drafts is not None and hello.drafting is not None and hello.drafting.width > 1:
             self._caps_default = hello.drafting.most_tokens
@@ -90,7 +91,7 @@ class EngineSession:
         drafts = None if self._drafts is None else self._drafts.state(snapshot)
         queue = None
         if self._can_prefill:
-            queue = PrefillState.from_queue(snapshot.queue, self.hello)
+            queue = PrefillState.from_queue(snapshot.queue, self.hello, self._prefills_in_a_row)
         state = StepState.from_snapshot(snapshot, self._prefill_share.per_token_s, drafts, queue)
         plan = self._planner.plan(state, policy, self.predictor)
         # The one place that turns a plan into parked rows, and so the one that keeps the promise:
@@ -152,6 +153,8 @@ class EngineSession:
                 msgspec.structs.replace(band, prefill_tokens=prefill.late_tokens)
                 for band in self._orders
             ]
+        told = bool(prefill.tokens and queue.waiting)
+        self._prefills_in_a_row = self._prefills_in_a_row + 1 if told else 0
         first = b"" if prefill.first is None else queue.request_id[prefill.first].tobytes()
         return prefill.tokens, first
 

@@ -10,6 +10,8 @@ of these over what the engine can do at most, ``1 / token_s``; above 1, somebody
          prefill takes besides its tokens; and who gets its first token later is not stalled by the
          prefill of those it was gathered with. What is kept free by a pressure below 1 is there for
          who comes next.
+*turns*  Below a pressure of nine tenths, and for those who are late already, a step of prefill is
+         followed by one of decode.
 *order*  Earliest deadline first, with hits of the prefix cache counted as done. Who is due earlier
          passes a long prompt in the middle of its prefill. Whoever cannot be in time any more comes
          after those who can (:mod:`controller_service.prefill.line`).
@@ -28,6 +30,7 @@ import numpy as np
 from governor_protos.limits import MAX_DURATION_S
 from msgspec import Meta
 
+from controller_service.columns import Mask
 from controller_service.groups import Index
 from controller_service.policies.base import Knob, PolicyKind, PrefillPlan, StepPlan
 from controller_service.predictors.base import Floats, StepLatencyPredictor
@@ -39,6 +42,8 @@ from controller_service.state import StepState
 
 TRIED = 8
 """Chunks between the one that leaves slack and the one that holds all who wait."""
+PRESSING = 0.9
+"""Pressure from which on one step of prefill follows another, and those who decode wait."""
 SOON_S = 1e-3
 
 
@@ -76,7 +81,10 @@ def decide(
     token_s, start_s = cost.token_s(), cost.start_s
     line = line_up(queue, token_s, start_s, config.margin, config.untold_ms / 1e3)
     aged = _aged(queue, config, state.for_step)
-    if not aged.size and not _presses(queue, line, token_s, start_s, cost.decode_s, config):
+    pressure = _pressure(line, token_s, start_s, cost.decode_s)
+    is_held = pressure < config.pressure and not line.given_up and not _untold(queue).any()
+    is_their_turn = bool(queue.in_a_row) and pressure < PRESSING and not queue.mixes_chunks
+    if not aged.size and (is_held or is_their_turn):
         return PrefillPlan(0, late_tokens=easy)
     tokens = _budget(line, cost, stalls, easy)
     order = line.order
@@ -95,29 +103,26 @@ def _nobody_decodes(
     return _go(queue, line.order, most, most)
 
 
-def _presses(
-    queue: PrefillState,
-    line: Line,
-    token_s: float,
-    start_s: float,
-    decode_s: float,
-    config: AdaptiveChunkConfig,
-) -> bool:
-    """Whether the next step has to prefill: one more step of decode would leave too little time."""
-    if bool(np.any(queue.ttft_slo_s >= MAX_DURATION_S)):
-        return True
-    left_s = np.maximum(line.due_s - decode_s, SOON_S)
-    pressure = (line.work_tokens * token_s + start_s) / left_s
-    return bool(np.fmax.reduce(pressure) >= config.pressure)
+def _pressure(line: Line, token_s: float, start_s: float, decode_s: float) -> float:
+    """Of those who can be in time, if one more step decodes before they are prefilled."""
+    kept = len(line.order) - line.given_up
+    left_s = np.maximum(line.due_s[:kept] - line.kept_back_s[:kept] - decode_s, SOON_S)
+    needed_s = line.work_tokens[:kept] * token_s + start_s
+    # NOTE: fmax passes over a NaN that a peer put into a column.
+    return float(np.fmax.reduce(needed_s / left_s, initial=0.0))
+
+
+def _untold(queue: PrefillState) -> Mask:
+    """Who was promised nothing."""
+    untold: Mask = queue.ttft_slo_s >= MAX_DURATION_S
+    return untold
 
 
 def _aged(queue: PrefillState, config: AdaptiveChunkConfig, step: int) -> Index:
     """Who has waited for far too long, longest first, if it is their turn."""
     if step % config.turn:
         return np.zeros(0, dtype=np.intp)
-    promised = np.where(
-        queue.ttft_slo_s >= MAX_DURATION_S, config.untold_ms / 1e3, queue.ttft_slo_s
-    )
+    promised = np.where(_untold(queue), config.untold_ms / 1e3, queue.ttft_slo_s)
     aged = np.flatnonzero(queue.age_s > config.patience * promised)
     longest: Index = aged[(-queue.age_s[aged]).argsort(kind="stable")]
     return longest

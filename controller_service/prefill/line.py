@@ -31,8 +31,10 @@ class Line(msgspec.Struct, frozen=True, eq=False):
     order: Index
     """Indices into the queue, shape ``(waiting,)``."""
     due_s: Floats
-    """Until when each of them should have its first token, in this order; for those that were
-    given up, their next chance."""
+    """Until when each of them has to have its first token, in this order; for those that were given
+    up, their next chance."""
+    kept_back_s: Floats
+    """The margin of each."""
     work_tokens: Floats
     """Tokens to prefill up to and including each of them."""
     given_up: int
@@ -58,25 +60,31 @@ def line_up(
     """
     Args:
         token_s, start_s: what prefill takes per token and per step.
-        margin: share of each target that is kept back.
+        margin: share of each target that is kept back; nobody is given up for its sake.
         untold_s: target of a request that was promised nothing.
     """
     missing = pages(queue)
     promised = np.where(queue.ttft_slo_s >= MAX_DURATION_S, untold_s, queue.ttft_slo_s)
-    target = np.maximum(promised.astype(np.float64), LEAST_TARGET_S) * (1.0 - margin)
+    target = np.maximum(promised.astype(np.float64), LEAST_TARGET_S)
     age = queue.age_s.astype(np.float64)
     due = target - age
     order = due.argsort(kind="stable")
     work = missing[order].cumsum()
     if np.all(work * token_s + start_s <= due[order]):
-        return Line(order, due[order], work, 0)
+        return Line(order, due[order], margin * target[order], work, 0)
     alone = missing * token_s + start_s
     late = alone > due
     hopeful = order[~late[order]][:SEEN]
     late[_given_up(hopeful, missing, due, token_s, start_s)] = True
     due = np.where(late, _next_chance(target, age + alone) - age, due)
     order = np.lexsort((due, late))
-    return Line(order, due[order], missing[order].cumsum(), int(np.count_nonzero(late)))
+    return Line(
+        order,
+        due[order],
+        margin * target[order],
+        missing[order].cumsum(),
+        int(np.count_nonzero(late)),
+    )
 
 
 def _given_up(

@@ -29,6 +29,8 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
     """A prompt that is cut is cut after a multiple of this many tokens."""
     mixes_chunks: bool
     """Whether decode rows advance in a step that prefills."""
+    in_a_row: int
+    """Steps in a row, up to the one before this, that were told to prefill."""
     request_id: U4
     group_id: U4
     flags: U1
@@ -49,11 +51,12 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
         return int(found[0]) if found.size else -1
 
     @classmethod
-    def from_queue(cls, queue: Queue, hello: Hello) -> PrefillState:
+    def from_queue(cls, queue: Queue, hello: Hello, in_a_row: int = 0) -> PrefillState:
         """View ``queue`` as columns.
 
         Args:
             hello: of an engine with the knob.
+            in_a_row: see the field.
 
         Raises:
             BadColumn: a request misses a negative number of tokens.
@@ -67,6 +70,7 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
             hello.chunked_prefill_tokens,
             max(1, hello.page_size),
             hello.mixes_chunks,
+            in_a_row,
             *columns,
         )
 
