@@ -1,18 +1,22 @@
 """SGLang's batching rules (0.5.17): who prefills, in what chunks, who is retracted.
 
 Waiting requests go first, in order of arrival, while the KV memory that the running rows are
-expected to need leaves room for them; otherwise the running rows decode. Times and policies are not
+expected to need leaves room for them; otherwise the running rows decode, or beside them if chunks
+are mixed. A :class:`PrefillOrder` says how much and whose prompts first. Times and policies are not
 here.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 
 from governor_sim.kv import KvMemory
-from governor_sim.rows import SimRow
+from governor_sim.rows import UNKNOWN, SimRow
+from sglang_patch.apply.prefill import OWN_CHOICE, STOCK, PrefillOrder, budget_of
 
 CLIP_MAX_NEW_TOKENS = 4096
 FIRST_RATIO = 0.7
@@ -27,6 +31,8 @@ class EngineLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_running_requests: int = 512
     chunked_prefill_size: int = 8192
     max_prefill_tokens: int = 16384
+    mixed_chunk: bool = False
+    """Whether the running rows decode in a step that prefills."""
 
 
 class PrefillBatch(msgspec.Struct, frozen=True):
@@ -34,6 +40,8 @@ class PrefillBatch(msgspec.Struct, frozen=True):
 
     rows: list[SimRow]
     tokens: list[int]
+    decoding: list[SimRow]
+    """Rows that decode in the same step: with mixed chunks, all that run."""
 
     @property
     def prefill_tokens(self) -> int:
@@ -75,40 +83,58 @@ class Batcher:
         if len(self.running) < before:
             self._is_full = False
 
-    def next_prefill(self) -> PrefillBatch | None:
-        """Rows to prefill now, already holding their memory; None to decode instead."""
-        if (self._is_full or not self.waiting) and self.chunked is None:
-            return None
-        batch = PrefillBatch([], [])
-        room = _Room(self)
+    @property
+    def reserved_tokens(self) -> int:
+        """What the chunk in flight still needs. Were it taken, neither the chunk nor those that
+        took it could go on."""
+        chunk = self.chunked
+        return 0 if chunk is None else chunk.length - chunk.prefilled_tokens
+
+    def next_prefill(self, order: PrefillOrder = STOCK) -> PrefillBatch | None:
+        """Rows to prefill now, already holding their memory; None to decode instead.
+
+        Running rows that decode in the same step are in the batch, no longer in ``running``.
+        """
         if self.chunked is not None:
-            self._continue_chunk(self.chunked, batch, room)
-        while self.waiting and room.open:
-            if len(self.running) + len(batch.rows) >= self.limits.max_running_requests:
-                self._is_full = True
-                break
-            if not self._admit(self.waiting[0], batch, room):
-                break
-            if room.promised_tokens >= self.kv.reachable_tokens:
-                self._is_full = True
-                break
-        return batch if batch.rows else None
+            # SGLang forgets that it is full as it takes the chunk out of the batch.
+            self._is_full = False
+        elif self._is_full or not self.waiting:
+            return None
+        chunk_tokens = self._chunk_tokens(order.tokens)
+        if not chunk_tokens:
+            return None
+        batch = PrefillBatch([], [], [])
+        if self.chunked is not None:
+            self._pass_chunk(order.first, batch, chunk_tokens)
+        if not batch.rows:
+            self._fill(order.first, batch, chunk_tokens)
+        if not batch.rows:
+            return None
+        if self.limits.mixed_chunk and self.running:
+            self._mix(batch)
+        return batch
 
     def make_room(self) -> None:
         """Before a decode step: retract rows until one more token for each fits."""
         if len(self.running) <= self.kv.reachable_tokens:
             self.relax()
             return
+        self._retract(keep=1, spare_tokens=0)
+
+    def _retract(self, keep: int, spare_tokens: int) -> None:
+        """Take memory from those with the least output, until one token for each row and
+        ``spare_tokens`` fit or ``keep`` rows are left."""
         order = sorted(
             self.running, key=lambda row: (row.output_tokens, -row.prompt_tokens), reverse=True
         )
-        while len(order) > 1:
+        while len(order) > keep:
             row = order.pop()
             self.kv.release(row)
             row.retracted = True
+            row.missing_tokens = UNKNOWN
             self.retractions += 1
             self.waiting.append(row)
-            if len(order) <= self.kv.reachable_tokens:
+            if len(order) + spare_tokens <= self.kv.reachable_tokens:
                 break
         kept = set(map(id, order))
         self.running = [row for row in self.running if id(row) in kept]
@@ -126,29 +152,118 @@ class Batcher:
         ratio = self._ratio
         return ratio * sum([_growth(row) for row in self.running])
 
+    @property
+    def _mixed_rows(self) -> int:
+        return len(self.running) if self.limits.mixed_chunk else 0
+
+    def _chunk_tokens(self, ordered_tokens: int) -> int:
+        """Prompt tokens of the next step; 0: it decodes."""
+        mixed_rows, own = self._mixed_rows, self.limits.chunked_prefill_size
+        budget = budget_of(
+            PrefillOrder(ordered_tokens),
+            most_tokens=own,
+            page_size=1,
+            mixed_rows=mixed_rows,
+            can_decode=bool(self.running),
+        )
+        short = len(self.running) + self.reserved_tokens > self.kv.reachable_tokens
+        if budget == OWN_CHOICE or (self.chunked is not None and short):
+            # NOTE: SGLang comes to a chunk of a negative length if it runs more rows than that.
+            return max(own - mixed_rows, 0 if self.chunked is None else 1)
+        return budget
+
+    def _pass_chunk(self, first: tuple[str, ...], batch: PrefillBatch, chunk_tokens: int) -> None:
+        """Whole prompts of those that were named before the chunk in flight, which waits."""
+        chunk = self.chunked
+        if chunk is None or chunk.rid not in first:
+            return
+        named = first[: first.index(chunk.rid)]
+        room = _Room(self, chunk_tokens)
+        room.promised_tokens += self.reserved_tokens + 1 + _growth(chunk)
+        most_rows = self.limits.max_running_requests - len(self.running) - 1
+        for row in list(self._named(named))[: max(0, most_rows)]:
+            missing = row.length - self.kv.match(row)[1]
+            if missing > room.chunk_tokens or not self._admit(row, batch, room):
+                break
+        self._leave_queue(batch.rows)
+
+    def _fill(self, first: tuple[str, ...], batch: PrefillBatch, chunk_tokens: int) -> None:
+        """The chunk in flight, then who waits, until the step or the memory is full."""
+        room = _Room(self, chunk_tokens)
+        chunk = self.chunked
+        if chunk is not None:
+            if self.kv.reachable_tokens <= self._mixed_rows:
+                # Rows that decoded beside it took its room; SGLang runs out of memory here.
+                self._retract(keep=0, spare_tokens=1)
+                room = _Room(self, 1)
+            self._continue_chunk(chunk, batch, room)
+        admitted = len(batch.rows)
+        for row in self._queue(first):
+            if not room.open:
+                break
+            if len(self.running) + len(batch.rows) >= self.limits.max_running_requests:
+                self._is_full = True
+                break
+            if not self._admit(row, batch, room):
+                self._is_full = True
+                break
+            if room.promised_tokens >= self.kv.reachable_tokens:
+                self._is_full = True
+                break
+        self._leave_queue(batch.rows[admitted:], in_order=not first)
+
+    def _queue(self, first: tuple[str, ...]) -> Iterable[SimRow]:
+        """Those that wait: the named ones, then the rest as they came."""
+        if not first:
+            return self.waiting
+        named = list(self._named(first))
+        ids = set(map(id, named))
+        return itertools.chain(named, [row for row in self.waiting if id(row) not in ids])
+
+    def _named(self, rids: tuple[str, ...]) -> Iterable[SimRow]:
+        by_rid = {row.rid: row for row in self.waiting}
+        return (by_rid[rid] for rid in rids if rid in by_rid)
+
+    def _leave_queue(self, rows: list[SimRow], *, in_order: bool = False) -> None:
+        if in_order:
+            for _ in rows:
+                self.waiting.popleft()
+        elif rows:
+            gone = set(map(id, rows))
+            self.waiting = deque(row for row in self.waiting if id(row) not in gone)
+
+    def _mix(self, batch: PrefillBatch) -> None:
+        """Let every running row decode beside the prefill."""
+        batch.decoding.extend(self.running)
+        for row in batch.decoding:
+            row.context_tokens += 1
+        self.kv.take_one_each(batch.decoding)
+        self.running = []
+        # SGLang marks a batch as full, and this one is new.
+        self._is_full = False
+
     def _continue_chunk(self, row: SimRow, batch: PrefillBatch, room: _Room) -> None:
-        free = int(self.kv.reachable_tokens - room.promised_tokens)
+        reachable = self.kv.reachable_tokens
+        free = int(reachable - room.promised_tokens)
         # Left out of the batch, it would keep what it holds for good.
-        most = min(room.chunk_tokens, free) if free > 0 else room.chunk_tokens
+        most = min(room.chunk_tokens, free if free > 0 else reachable - self._mixed_rows)
         tokens = min(row.length - row.prefilled_tokens, most)
         if row.prefilled_tokens + tokens >= row.length:
             self.chunked = None
         self._add(row, tokens, batch, room)
 
     def _admit(self, row: SimRow, batch: PrefillBatch, room: _Room) -> bool:
+        """Take ``row`` into the batch; False without memory for it."""
         _, hit = self.kv.match(row)
         missing = row.length - hit
         growth = _growth(row)
         if missing + growth + 1 >= self.kv.reachable_tokens - room.promised_tokens:
-            self._is_full = True
             return False
         self.kv.admit(row)
         if missing + growth + 1 >= self.kv.reachable_tokens - room.promised_tokens:
             # Locking its own prefix took what it would have needed.
             self.kv.release(row)
-            self._is_full = True
             return False
-        self.waiting.popleft()
         row.retracted = False
         tokens = min(missing, room.chunk_tokens)
         if tokens < missing:
@@ -170,11 +285,13 @@ class Batcher:
 class _Room:
     """What one prefill batch may still take."""
 
-    def __init__(self, batcher: Batcher) -> None:
+    def __init__(self, batcher: Batcher, chunk_tokens: int) -> None:
         limits = batcher.limits
-        self.chunk_tokens = limits.chunked_prefill_size
-        self.input_tokens = limits.max_prefill_tokens
-        self.promised_tokens = batcher.expected_growth()
+        # SGLang counts rows that decode in the same step like tokens of a prompt.
+        mixed_rows = len(batcher.running) if limits.mixed_chunk else 0
+        self.chunk_tokens = chunk_tokens
+        self.input_tokens = limits.max_prefill_tokens - mixed_rows
+        self.promised_tokens = batcher.expected_growth() + mixed_rows
 
     @property
     def open(self) -> bool:

@@ -19,9 +19,11 @@ from governor_sim.rows import SimRow
 from governor_sim.steps import RunningStep, StepSeries
 from governor_sim.timing import HostTimes
 from governor_sim.users import Audience
-from sglang_patch.apply.speculation import STOCK, DraftOrder
-from sglang_patch.governor import EngineGovernor
+from sglang_patch.apply.speculation import DraftOrder
+from sglang_patch.governor import EngineGovernor, StepOrder
 from sglang_patch.steps import LaunchedStep
+
+STOCK = StepOrder(0, ())
 
 
 class SimulatedEngine:
@@ -96,14 +98,11 @@ class SimulatedEngine:
             batcher.reset()
             return True
         governor, link = self._governor, self._link
-        park: frozenset[str] = frozenset()
-        drafts = STOCK
+        order = STOCK
         if governor is not None and link is not None:
-            order = governor.plan(self._number + 1, self.now_s, busy=True)
+            order = governor.plan(self._number + 1, self.now_s, busy=True) or STOCK
             self.now_s += link.waited_s
-            if order is not None:
-                park, drafts = frozenset(order.park), order.drafts
-        launched = self._launch(park, drafts)
+        launched = self._launch(order)
         before = self._in_flight
         if self._overlap:
             self._in_flight = launched
@@ -115,28 +114,31 @@ class SimulatedEngine:
             raise RuntimeError("requests wait and nothing runs: the batching rules are at odds")
         return True
 
-    def _launch(self, park: frozenset[str], order: DraftOrder) -> RunningStep | None:
+    def _launch(self, order: StepOrder) -> RunningStep | None:
         batcher = self._batcher
         drafts = NO_DRAFTS
         batcher.running.extend(self._joining)
         self._joining = []
         batcher.drop_finished()
-        prefill = batcher.next_prefill()
+        prefill = batcher.next_prefill(order.prefill)
         parked: list[SimRow] = []
+        prefill_tokens = costly_tokens = prefill_rows = 0
         if prefill is not None:
-            kind, rows, prefill_tokens = StepKind.PREFILL, prefill.rows, prefill.prefill_tokens
-            costly_tokens = prefill.costly_tokens
+            rows = prefill.rows + prefill.decoding
+            kind = StepKind.MIXED if prefill.decoding else StepKind.PREFILL
+            prefill_tokens, costly_tokens = prefill.prefill_tokens, prefill.costly_tokens
+            prefill_rows = len(prefill.rows)
             self._joining = [row for row in rows if row is not batcher.chunked]
         else:
             if not batcher.running:
                 return None
-            rows, parked = self._decode(park)
-            kind, prefill_tokens, costly_tokens = StepKind.DECODE, 0, 0
+            rows, parked = self._decode(frozenset(order.park))
+            kind = StepKind.DECODE
         self._number += 1
         context = sum([row.context_tokens for row in rows])
         switched_s = 0.0
         if self._drafter is not None and prefill is None:
-            drafts = self._draft(self._drafter, rows, order)
+            drafts = self._draft(self._drafter, rows, order.drafts)
             switched_s = self._drafter.switched_s(drafts)
         step_s = self._profile.step_s(
             len(rows), context, costly_tokens, drafts.verified_tokens, drafts.length
@@ -148,7 +150,7 @@ class SimulatedEngine:
             self.host_limited_s += start_s - self._device_free_s
         end_s = self._device_free_s = start_s + seconds
         unfinished = batcher.chunked if prefill else None
-        step = RunningStep(self._number, kind, rows, end_s, unfinished, drafts)
+        step = RunningStep(self._number, kind, rows, end_s, unfinished, drafts, prefill_rows)
         extra = 0
         if self._reporter is not None:
             extra = self._reporter.launched(
@@ -169,6 +171,7 @@ class SimulatedEngine:
             end_s,
             seconds,
             rows=len(rows),
+            decoding=len(rows) - prefill_rows,
             parked=len(parked),
             extra=0 if prefill else max(0, extra - len(parked)),
             prefill_tokens=prefill_tokens,
@@ -180,7 +183,8 @@ class SimulatedEngine:
     def _draft(self, drafter: Drafter, rows: list[SimRow], order: DraftOrder) -> Drafts:
         """Draft for a step that has been put together, and see what will be accepted."""
         kv = self._batcher.kv
-        drafts = drafter.draft(rows, order, kv.reachable_tokens)
+        room = kv.reachable_tokens - self._batcher.reserved_tokens
+        drafts = drafter.draft(rows, order, room)
         if drafts.length:
             kv.take_drafts(rows, drafts.held)
             # NOTE: only the device knows by now; the host learns of it with the step's results.
@@ -217,13 +221,13 @@ class SimulatedEngine:
         if audience is None:
             raise RuntimeError("attach an audience before the engine runs")
         now_s = self.now_s = max(self.now_s, step.end_s)
-        share = self._batcher.kv.share if step.kind is StepKind.PREFILL else None
+        share, prefill_rows = self._batcher.kv.share, step.prefill_rows
         hand_out = audience.tokens
         drafts = step.drafts
         for index, row in enumerate(step.rows):
             if row.finished or row.retracted or row is step.unfinished:
                 continue
-            if share is not None:
+            if index < prefill_rows:
                 share(row)
             tokens = 1
             if drafts.length:

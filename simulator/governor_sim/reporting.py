@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 
 from governor_protos.limits import MAX_COUNT
-from governor_protos.messages import EndReason, RowFlag
+from governor_protos.messages import EndReason, RowFlag, StepKind
 
 from governor_sim.batching import Batcher
+from governor_sim.queueing import QueueReader
 from governor_sim.rows import SimRow
 from sglang_patch.governor import EngineGovernor
 from sglang_patch.requests import GROUP_KEY
@@ -33,6 +34,7 @@ class Reporter:
         self._governor = governor
         self._batcher = batcher
         self._limit_tokens = limit_tokens
+        self._queue = QueueReader(batcher, self._record_of)
 
     def decode_planned(
         self, parked: list[SimRow], kept: list[SimRow], now_s: float, *, vetoed: bool
@@ -45,19 +47,26 @@ class Reporter:
             vetoed=vetoed,
         )
 
-    def launched(self, step: LaunchedStep, in_prefill: list[SimRow]) -> int:
+    def launched(self, step: LaunchedStep, apart: list[SimRow]) -> int:
         """A step was launched: ask about the next one.
 
         Args:
-            in_prefill: rows of the step if it is a prefill; they are not in the running batch yet.
+            apart: rows of the step if it prefills; they are not in the running batch yet.
 
         Returns:
             Extra branches in the batch.
         """
         governor, batcher = self._governor, self._batcher
+        rows = [*batcher.running, *apart] if apart else batcher.running
+        if step.kind is StepKind.MIXED:
+            for row in rows:
+                if row.record is not None:
+                    row.record.advance(step.launched_s)
+        if batcher.chunked is not None and batcher.chunked not in apart:
+            rows = [*rows, batcher.chunked]  # it waits for a step
         governor.launched(step)
         governor.observe(
-            self._table([*batcher.running, *in_prefill] if in_prefill else batcher.running),
+            self._table(rows),
             for_step=step.step + 1,
             now_s=step.launched_s,
             kv_used_tokens=min(batcher.kv.used_tokens, MAX_COUNT),
@@ -66,6 +75,7 @@ class Reporter:
             waiting_prefill_tokens=sum(
                 [row.prompt_tokens for row in itertools.islice(batcher.waiting, WAITING_SEEN)]
             ),
+            queue=self._queue.read(),
         )
         return governor.extra_rows
 
@@ -88,10 +98,13 @@ class Reporter:
         chunked = self._batcher.chunked
         live = [row for row in rows if not row.finished]
         return RowTable(
-            [row.record or self._admit(row) for row in live],
+            [self._record_of(row) for row in live],
             [_UNBORN if row is chunked else 0 for row in live],
             [row.output_tokens for row in live],
         )
+
+    def _record_of(self, row: SimRow) -> RowRecord:
+        return row.record or self._admit(row)
 
     def _admit(self, row: SimRow) -> RowRecord:
         request = row.request

@@ -12,6 +12,8 @@ from sglang_patch.rows import RowRecord
 if TYPE_CHECKING:
     from governor_sim.drafting import Fortune
 
+UNKNOWN = -1
+
 Segment = tuple[Hashable, int]
 """A stretch of a prompt: what it holds, and its tokens. Equal keys are equal text."""
 
@@ -27,6 +29,7 @@ class SimRow:
         "is_warm_up",
         "luck",
         "max_new_tokens",
+        "missing_tokens",
         "output_tokens",
         "own_tokens",
         "prefilled_tokens",
@@ -66,6 +69,8 @@ class SimRow:
         self.hit_segments = 0
         self.hit_tokens = 0
         """Tokens found in the prefix cache when it was admitted."""
+        self.missing_tokens = UNKNOWN
+        """While it waits: what the prefix cache lacked when it was last looked up."""
         self.prefilled_tokens = 0
         """Tokens of the prompt (and of retracted output) that are in the KV cache."""
         self.own_tokens = 0

@@ -63,6 +63,12 @@ class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     be guessed. 0: each names what it will say, as a bench's client does. Admission goes by what
     will be said either way."""
 
+    def __post_init__(self) -> None:
+        if self.limits.mixed_chunk and self.drafting is not None:
+            raise ValueError(
+                "mixed_chunk: SGLang switches it off under speculation; leave it or drafting out"
+            )
+
 
 class SimResult(msgspec.Struct, frozen=True):
     """What a run came to."""
@@ -105,7 +111,8 @@ def simulate(
         seed: of the decision latencies and of the noise.
 
     Raises:
-        ValueError: a policy without a predictor, or a request that the KV memory cannot hold.
+        ValueError: a policy without a predictor, a request that the KV memory cannot hold, or a
+            policy for an engine that Governor refuses to start on.
         PolicyFailed: the policy raised; a simulation does not fall back.
     """
     config = config or SimConfig()
@@ -117,13 +124,18 @@ def simulate(
     if policy is not None:
         if predictor is None:
             raise ValueError("a policy needs a predictor")
+        if config.limits.mixed_chunk and config.overlap:
+            raise ValueError(
+                "mixed_chunk in the overlap loop is not governed: leave it out, or set overlap to "
+                "False (--normal-loop)"
+            )
         session = EngineSession(
             _hello(profile, config, kv), predictor, config.lease_steps, config.replan_steps
         )
         link = VirtualLink(session, policy, config.latency, seed)
         lengths = () if config.drafting is None else config.drafting.lengths
         governor = EngineGovernor(
-            config.engine, link, overlap=config.overlap, draft_lengths=lengths
+            config.engine, link, overlap=config.overlap, draft_lengths=lengths, prefill=True
         )
     drafter = None
     if config.drafting is not None:
@@ -198,8 +210,9 @@ def _hello(profile: StepProfile, config: SimConfig, kv: KvMemory) -> Hello:
         chunked_prefill_tokens=config.limits.chunked_prefill_size,
         speculative_algorithm="" if drafting is None else "SIMULATED",
         draft_lengths=[] if drafting is None else list(drafting.lengths),
-        knobs=["branches"] if drafting is None else ["branches", "drafts"],
+        knobs=["branches", "prefill"] if drafting is None else ["branches", "prefill", "drafts"],
         device=f"simulated:{profile.name}"[:MAX_TEXT],
         graph_rows=list(profile.graph_rows),
         drafting=None if drafting is None else drafting.told(),
+        mixes_chunks=config.limits.mixed_chunk,
     )

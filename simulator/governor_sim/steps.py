@@ -26,6 +26,8 @@ class RunningStep:
     unfinished: SimRow | None = None
     """The row whose prefill goes on in a later step."""
     drafts: Drafts = NO_DRAFTS
+    prefill_rows: int = 0
+    """How many of the rows, from the first, are in prefill."""
 
 
 class StepSeries:
@@ -35,6 +37,7 @@ class StepSeries:
         self._end_s = array("d")
         self._seconds = array("d")
         self._rows = array("i")
+        self._decoding = array("i")
         self._parked = array("i")
         self._extra = array("i")
         self._prefill_tokens = array("i")
@@ -49,6 +52,7 @@ class StepSeries:
         seconds: float,
         *,
         rows: int,
+        decoding: int,
         parked: int,
         extra: int,
         prefill_tokens: int,
@@ -58,6 +62,7 @@ class StepSeries:
         self._end_s.append(end_s)
         self._seconds.append(seconds)
         self._rows.append(rows)
+        self._decoding.append(decoding)
         self._parked.append(parked)
         self._extra.append(extra)
         self._prefill_tokens.append(prefill_tokens)
@@ -84,12 +89,17 @@ class StepSeries:
         return np.asarray(self._rows, dtype=np.float64)
 
     @property
+    def decoding(self) -> Floats:
+        """How many of them decoded; with mixed chunks, beside others that prefilled."""
+        return np.asarray(self._decoding, dtype=np.float64)
+
+    @property
     def parked(self) -> Floats:
         return np.asarray(self._parked, dtype=np.float64)
 
     @property
     def extra(self) -> Floats:
-        """Extra branches that advanced."""
+        """Extra branches that advanced; not counted in a step that prefills."""
         return np.asarray(self._extra, dtype=np.float64)
 
     @property
