@@ -12,6 +12,8 @@ CLIP_TOKENS = 4096
 """SGLang expects a request to produce no more than this, whatever it may."""
 LEAST_GROWTH = 0.1
 """Share of what rows may still produce for which SGLang keeps room at least."""
+KEPT_FREE = 0.06
+"""Share of memory that is kept free of requests that want more than it, for those that want less."""
 
 
 def fits(state: StepState, queue: PrefillState) -> Mask:
@@ -25,5 +27,7 @@ def fits(state: StepState, queue: PrefillState) -> Mask:
     room = state.kv_total_tokens - state.kv_used_tokens - growth
     wanted = np.minimum(np.maximum(queue.max_new_tokens - queue.output_tokens, 0), CLIP_TOKENS)
     needed = queue.missing_tokens.astype(np.int64) + wanted + queue.page_size
-    fitting: Mask = (needed < room) | (queue.started_mask)
+    kept_free = KEPT_FREE * state.kv_total_tokens
+    needed = needed + np.where(needed > kept_free, kept_free, 0.0)
+    fitting: Mask = (needed < room) | queue.started_mask
     return fitting
