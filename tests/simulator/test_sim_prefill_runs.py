@@ -262,7 +262,7 @@ def test_a_queue_is_told_with_what_the_cache_holds_taken_off() -> None:
 def test_a_retracted_request_is_looked_up_anew() -> None:
     engine = batcher(kv_tokens=42)
     rows = [row(0, 20, 50), row(1, 19, 50)]
-    engine.waiting.extend(row(index, 300) for index in range(2, 2 + LOOKED_UP))
+    engine.waiting.extend(row(index, 300) for index in range(2, 2 + 2 * LOOKED_UP))
     for item, output in zip(rows, (5, 3), strict=True):
         engine.kv.admit(item)
         engine.kv.take(item, 20)
