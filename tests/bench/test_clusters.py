@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from governor_bench.eval.pool import run_all
 from governor_bench.eval.setting import Setting
+from governor_bench.eval.simulated import run_simulated
 from governor_bench.processes import free_port
 from rich.progress import Progress
 
@@ -150,8 +151,8 @@ def test_nothing_to_do_asks_nobody() -> None:
 def test_a_sweep_of_the_simulator_is_the_same_on_a_cluster(cluster: str) -> None:
     small = Setting("steady", 4, "taper_plus", "qwen3-32b-h200", 50, 3, seconds=6, warm_up_s=2)
     settings = [small, msgspec.structs.replace(small, policy="off"), small]
-    here = run_all(settings, Progress(disable=True))
-    there = run_all(settings, Progress(disable=True), cluster=cluster)
+    here = run_all(run_simulated, settings, Progress(disable=True))
+    there = run_all(run_simulated, settings, Progress(disable=True), cluster=cluster)
     assert [one.report for one in here] == [one.report for one in there]
     assert here[0].report.output_tokens > 0
 

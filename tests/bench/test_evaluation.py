@@ -184,7 +184,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
 
     other = msgspec.structs.replace(SMALL, policy="off")
     cache = OutcomeCache(tmp_path)
-    (first,) = run_all([SMALL], Progress(disable=True), cache)
+    (first,) = run_all(run_simulated, [SMALL], Progress(disable=True), cache=cache)
     (file,) = tmp_path.iterdir()
     with file.open("ab") as lines:
         lines.write(b'{"setting": {"workload": "cut off')
@@ -192,7 +192,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(again) == 1
     known = msgspec.structs.replace(first, rows=-1.0)
     again.add(known)
-    taken, run = run_all([SMALL, other], Progress(disable=True), again)
+    taken, run = run_all(run_simulated, [SMALL, other], Progress(disable=True), cache=again)
     assert taken == known, "it was not run again"
     assert run.setting == other
     assert run.rows > 0

@@ -222,6 +222,32 @@ def speculation(
     finish(report, json_path, _speculation_summary(report, plots / tier))
 
 
+@evaluate.command("chunk")
+@click.option("--tier", type=click.Choice(["S"]), default="S", show_default=True)
+@seeds_option
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/eval/chunk"),
+    show_default=True,
+)
+@cluster_option
+@click.option("--quick", is_flag=True, help="One seed, two shapes, two loads, short runs.")
+@json_option
+def chunk(
+    tier: str, seeds: int, plots: Path, cluster: str | None, quick: bool, json_path: str
+) -> None:
+    """Prefill budgets: adaptive_chunk against fixed ones and SGLang's default."""
+    from governor_bench.eval.chunk.plots import plot_all
+    from governor_bench.eval.chunk.run import evaluate_simulated
+
+    chosen = list(range(1, seeds + 1))
+    with cluster_errors(), progress_bar() as progress:
+        report = evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
+    finish(report, json_path, _chunk_summary(report, plots / tier))
+    plot_all(report, plots / tier)
+
+
 @evaluate.command("document")
 @click.option(
     "--to",
@@ -231,8 +257,9 @@ def speculation(
     show_default=True,
 )
 def document(target: Path) -> None:
-    """Write the result documents from the files in benchmarks/results; those on predictors and on
-    speculation beside the other, once there are results of them."""
+    """Write the result documents from the files in benchmarks/results; those on predictors, on
+    speculation and on prefill budgets beside the other, once there are results of them."""
+    from governor_bench.eval.chunk import document as chunked
     from governor_bench.eval.learned import document as learned
     from governor_bench.eval.speculation import document as speculated
     from governor_bench.eval.taper.document import write
@@ -246,6 +273,10 @@ def document(target: Path) -> None:
     if (RESULTS / speculated.RESULT_FILE).exists():
         beside = target.with_name("speculation.md")
         speculated.write(RESULTS, beside)
+        click.echo(f"wrote {beside}")
+    if (RESULTS / chunked.RESULT_FILE).exists():
+        beside = target.with_name("chunk.md")
+        chunked.write(RESULTS, beside)
         click.echo(f"wrote {beside}")
 
 
@@ -309,4 +340,19 @@ def _speculation_summary(report: dict[str, Any], plots: Path) -> str:
         f"its worst cell; over the grid {report['vs_best_single_fixed']:.3f} x the best single one "
         f"({report['best_single_fixed']}), {report['vs_sglang_adaptive']:.3f} x SGLang's adaptive, "
         f"{report['vs_batch_table']:.3f} x a tuned table by batch size; {rest}; plots in {plots}"
+    )
+
+
+def _chunk_summary(report: dict[str, Any], plots: Path) -> str:
+    def figure(key: str, form: str = ".3f") -> str:
+        value = report[key]
+        return "-" if value is None else format(value, form)
+
+    return (
+        f"{report['policy']}: TPOT at most {figure('tpot_vs_best_fixed_meeting_ttft')} x the best "
+        f"fixed budget that meets the TTFT target, in {report['cells_where_a_fixed_meets']} cells "
+        f"where one does; attainment there at least {figure('ttft_attainment', '.1%')}; TPOT at "
+        f"most {figure('vs_default_tpot')} x the default's; beside bursts, p99 TTFT of short "
+        f"requests at least {figure('vs_default_ttft_p99', '.2f')} times better than the default's "
+        f"at {figure('burst_throughput_vs_default')} x its throughput; plots in {plots}"
     )

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from governor_bench.eval.learned.judge import EVERYWHERE
 from governor_bench.eval.learned.models import LINEAR
 from governor_bench.eval.learned.plots import plot_all, shown_cell
-from governor_bench.eval.taper.tables import table
+from governor_bench.eval.result_files import read_report
+from governor_bench.eval.tables import table
 
 TIERS = ("S", "E", "C")
-MAX_BYTES = 64 << 20
 STEP_AIM = {"S": 1.8, "E": 1.8, "C": 8.0}
 """Per cent."""
 ENGINES = {
@@ -55,18 +53,12 @@ def read(results: Path) -> dict[str, Report]:
     Raises:
         FileNotFoundError: see :func:`write`.
     """
-    found = {}
-    for tier in TIERS:
-        path = results / result_file(tier)
-        if path.exists():
-            with path.open("rb") as file:
-                found[tier] = msgspec.json.decode(file.read(MAX_BYTES), type=dict)
-    if not found:
-        raise FileNotFoundError(
-            f"{results / result_file('S')} is missing: write it with 'governor eval predictors "
-            f"--tier S --json {results / result_file('S')}'"
-        )
-    return found
+    files = {tier: results / result_file(tier) for tier in TIERS}
+    there = [tier for tier, path in files.items() if path.exists()]
+    return {
+        tier: read_report(files[tier], f"governor eval predictors --tier {tier}")
+        for tier in there or ["S"]
+    }
 
 
 def compose(results: Path) -> str:

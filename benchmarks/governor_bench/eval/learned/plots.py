@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from governor_bench.eval.drawing import plt, save
 from governor_bench.eval.learned.recovery import CURVE, CURVE_EVERY, MACHINE, RIGHT
 from governor_bench.eval.learned.speed import CANDIDATES
 
@@ -81,7 +78,7 @@ def _against_measured(cell: Report, path: Path) -> Path:
         f"seed {cell['seed']})",
         fontsize=11,
     )
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _by_regime(cell: Report, path: Path) -> Path:
@@ -137,7 +134,7 @@ def _externality(cells: list[Report], path: Path) -> Path:
     _bars(axis, worst, 100.0)
     axis.set_ylabel("externality error, % of the true one")
     axis.set_title("Cost of added rows where it is not linear; worst over sources and seeds")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _asking(speed: dict[str, dict[str, float]], path: Path) -> Path:
@@ -151,7 +148,7 @@ def _asking(speed: dict[str, dict[str, float]], path: Path) -> Path:
     _bars(axis, by_size, 1.0)
     axis.set_ylabel("microseconds a call, corrected")
     axis.set_title("What it costs to ask")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _bars(axis: Any, groups: dict[str, dict[str, float]], factor: float) -> None:
@@ -201,7 +198,7 @@ def _recovery(recovered: list[Report], path: Path) -> Path:
     axes[0][0].set_ylabel("median step error, last 16 steps, %")
     axes[1][0].set_ylabel("tokens on time, last 64 steps, %")
     axes[0][-1].legend(fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _change(what: str, factor: float) -> str:
@@ -216,10 +213,3 @@ def _short(tokens: int) -> str:
 
 def _colour(name: str) -> str:
     return COLOURS.get(name, OTHER)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-    return path

@@ -6,8 +6,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-import msgspec
-
+from governor_bench.eval.result_files import read_report
 from governor_bench.eval.speculation import emulated_section
 from governor_bench.eval.speculation.cpu import section as cpu_section
 from governor_bench.eval.speculation.plan import (
@@ -29,10 +28,9 @@ from governor_bench.eval.speculation.setting import (
     TREE_WIDTH,
     Setting,
 )
-from governor_bench.eval.taper.tables import percent, table
+from governor_bench.eval.tables import percent, table
 
 RESULT_FILE = "speculation-S.json"
-MAX_BYTES = 64 << 20
 PLOTS = {
     "grid": "Tokens per second over no drafts",
     "lengths": "What turbospec drafts",
@@ -57,7 +55,7 @@ def write(results: Path, target: Path) -> None:
     plot_all(read(results), plots)
     computed = results / cpu_section.RESULT_FILE
     if computed.exists():
-        plot_computed(_decoded(computed), plots / cpu_section.PLOT)
+        plot_computed(read_report(computed, cpu_section.COMMAND), plots / cpu_section.PLOT)
 
 
 def read(results: Path) -> Report:
@@ -65,18 +63,7 @@ def read(results: Path) -> Report:
     Raises:
         FileNotFoundError: see :func:`write`.
     """
-    path = results / RESULT_FILE
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: write it with 'governor eval speculation --tier S --json {path}'"
-        )
-    return _decoded(path)
-
-
-def _decoded(path: Path) -> Report:
-    with path.open("rb") as file:
-        report: Report = msgspec.json.decode(file.read(MAX_BYTES), type=dict)
-    return report
+    return read_report(results / RESULT_FILE, "governor eval speculation --tier S")
 
 
 def compose(results: Path) -> str:
@@ -95,8 +82,16 @@ def compose(results: Path) -> str:
         _others(report),
         _trees(report),
         _targets(report),
-        *([emulated_section.section(_decoded(emulated))] if emulated.exists() else []),
-        *([cpu_section.section(_decoded(computed))] if computed.exists() else []),
+        *(
+            [emulated_section.section(read_report(emulated, emulated_section.COMMAND))]
+            if emulated.exists()
+            else []
+        ),
+        *(
+            [cpu_section.section(read_report(computed, cpu_section.COMMAND))]
+            if computed.exists()
+            else []
+        ),
         "## Plots\n\n"
         + "\n\n".join(f"![{title}](plots/speculation/{name}.png)" for name, title in PLOTS.items()),
     ]

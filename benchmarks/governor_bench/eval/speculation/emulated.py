@@ -10,11 +10,12 @@ import msgspec
 from rich.progress import Progress
 
 from governor_bench.envelope import Stopwatch, envelope
+from governor_bench.eval.pool import run_all
 from governor_bench.eval.speculation import figures, plan
 from governor_bench.eval.speculation.plan import TABLE, Contender, Entries
 from governor_bench.eval.speculation.rig import SpeculationRig, speculation_rig
-from governor_bench.eval.speculation.run import pairs_of, run_all
-from governor_bench.eval.speculation.setting import EMULATED, Outcome, Setting, workload_of
+from governor_bench.eval.speculation.run import pairs_of, settings_of
+from governor_bench.eval.speculation.setting import EMULATED, Outcome, Setting, run, workload_of
 
 HELD_UP = 0.01
 """A run in which the host held the device up for more than this share of its time is run again, and
@@ -64,7 +65,7 @@ def evaluate_emulated(
         tuned = plan.emulated(seeds, [Contender(TABLE, table.text(), EMULATED)], quick=quick)
         of_tuned = measured(rig, tuned)
     entries, outcomes = [*grid, *tuned], [*of_grid, *of_tuned]
-    simulated = run_all(entries, progress, "simulating the same", None)
+    simulated = run_all(run, settings_of(entries), progress, what="simulating the same")
     found = figures.cells_of(pairs_of(entries, outcomes))
     return {
         **figures.headline(found, []),

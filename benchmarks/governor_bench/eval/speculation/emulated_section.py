@@ -6,9 +6,10 @@ from typing import Any
 
 from governor_bench.eval.speculation.plan import FIXED, TURBOSPEC
 from governor_bench.eval.speculation.plots import place_of
-from governor_bench.eval.taper.tables import percent, table
+from governor_bench.eval.tables import percent, table
 
 RESULT_FILE = "speculation-E.json"
+COMMAND = "governor eval speculation --tier E"
 
 Report = dict[str, Any]
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+from governor_bench.eval.drawing import plt, save
 from governor_bench.eval.speculation.cpu.section import names_of
 from governor_bench.eval.speculation.plan import FIXED, PORTABLE, SGLANG, TABLE, TURBOSPEC
 
@@ -74,7 +70,7 @@ def plot_computed(report: Report, path: Path) -> Path:
         axis.set_ylabel("tokens/s over no drafts", fontsize=8)
         axis.grid(alpha=0.3, axis="y")
     axes.flat[0].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def place_of(cell: dict[str, Any]) -> str:
@@ -117,7 +113,7 @@ def _grid(cells: list[Any], path: Path) -> Path:
     for row in axes:
         row[0].set_ylabel("tokens/s over no drafts")
     axes.flat[0].legend(fontsize=7)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _lengths(cells: list[Any], path: Path) -> Path:
@@ -136,7 +132,7 @@ def _lengths(cells: list[Any], path: Path) -> Path:
     axis.set_title("What turbospec drafts")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _trees(cells: list[Any], path: Path) -> Path:
@@ -181,15 +177,8 @@ def _bars(
     axis.set_title(title)
     axis.grid(alpha=0.3, axis="y")
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _value(cell: dict[str, Any], name: str) -> float:
     return float(next(one["tokens_per_s"] for one in cell["figures"] if one["name"] == name))
-
-
-def _save(figure: Any, path: Path) -> Path:
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-    return path

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from rich.progress import Progress
 
-from controller_service.learning.distributed import run_tasks
 from governor_bench.envelope import Stopwatch, envelope
+from governor_bench.eval.pool import run_all
 from governor_bench.eval.speculation import figures, plan
 from governor_bench.eval.speculation.plan import TABLE, Contender, Entries
-from governor_bench.eval.speculation.setting import Outcome, run, workload_of
+from governor_bench.eval.speculation.setting import Outcome, Setting, run, workload_of
 
 
 def evaluate_simulated(
@@ -28,12 +28,14 @@ def evaluate_simulated(
     grid = plan.main(seeds, plan.MAIN, quick=quick)
     trees = plan.trees(seeds, quick=quick)
     targets = plan.targets(seeds, quick=quick)
-    outcomes = run_all([*grid, *trees, *targets], progress, "simulating", cluster)
+    outcomes = run_all(run, settings_of([*grid, *trees, *targets]), progress, cluster=cluster)
     of_grid, outcomes = outcomes[: len(grid)], outcomes[len(grid) :]
     of_trees, of_targets = outcomes[: len(trees)], outcomes[len(trees) :]
     table = figures.tuned_table(figures.cells_of(pairs_of(grid, of_grid)))
     tuned = plan.main(seeds, [Contender(TABLE, table.text(), "batch")], quick=quick)
-    of_tuned = run_all(tuned, progress, "simulating the tuned table", cluster)
+    of_tuned = run_all(
+        run, settings_of(tuned), progress, what="simulating the tuned table", cluster=cluster
+    )
     main_cells = figures.cells_of([*pairs_of(grid, of_grid), *pairs_of(tuned, of_tuned)])
     tree_cells = figures.cells_of(pairs_of(trees, of_trees))
     everything = [*of_grid, *of_trees, *of_targets, *of_tuned]
@@ -54,15 +56,8 @@ def evaluate_simulated(
     }
 
 
-def run_all(entries: Entries, progress: Progress, what: str, cluster: str | None) -> list[Outcome]:
-    """Simulate every setting; outcomes in their order."""
-    task = progress.add_task(f"{what}, {len(entries)} runs", total=len(entries))
-    return run_tasks(
-        run,
-        [setting for _, setting in entries],
-        cluster=cluster,
-        on_result=lambda index, outcome: progress.advance(task),
-    )
+def settings_of(entries: Entries) -> list[Setting]:
+    return [setting for _, setting in entries]
 
 
 def pairs_of(entries: Entries, outcomes: Sequence[Outcome]) -> list[tuple[Contender, Outcome]]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from governor_bench.eval.result_files import read_report
+from governor_bench.eval.tables import percent, table
 from governor_bench.eval.taper.figures import AIM_VS_EAGER, AIM_VS_OFF
 from governor_bench.eval.taper.plan import PLUS, TAPER
 from governor_bench.eval.taper.plots import plot_all
@@ -17,7 +17,7 @@ from governor_bench.eval.taper.sections import (
     sensitivity_section,
     validation_section,
 )
-from governor_bench.eval.taper.tables import goodput, percent, table
+from governor_bench.eval.taper.tables import goodput
 
 SIMULATED = "taper.json"
 VALIDATION = "validation.json"
@@ -35,7 +35,10 @@ def write(results: Path, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(compose(results))
-    plot_all(_read(results / SIMULATED), target.parent / "plots" / "taper")
+    plot_all(
+        read_report(results / SIMULATED, "governor eval taper --tier S"),
+        target.parent / "plots" / "taper",
+    )
 
 
 def compose(results: Path) -> str:
@@ -44,9 +47,13 @@ def compose(results: Path) -> str:
     Raises:
         FileNotFoundError: a result file is missing; names it.
     """
-    report = _read(results / SIMULATED)
-    validation = _read(results / VALIDATION)
-    emulated = _read(results / EMULATED) if (results / EMULATED).exists() else None
+    report = read_report(results / SIMULATED, "governor eval taper --tier S")
+    validation = read_report(results / VALIDATION, "governor eval validate")
+    emulated = (
+        read_report(results / EMULATED, "governor eval taper --tier E")
+        if (results / EMULATED).exists()
+        else None
+    )
     parts = [
         _head(report),
         _headline(report),
@@ -192,10 +199,3 @@ def _pair(figures: dict[str, Any]) -> str:
         f"{percent(figures['attainment'])} ({figures['profile']}, {figures['slo_ms']:g} ms, "
         f"{figures['load']:g} users)"
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run the command that writes it first")
-    decoded: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict)
-    return decoded

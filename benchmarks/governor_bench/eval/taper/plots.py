@@ -6,11 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+from governor_bench.eval.drawing import plt, save
 from governor_bench.eval.simulated import simulated
 from governor_bench.eval.taper.plan import MIS_SET, PLUS, TAPER, plan
 
@@ -68,7 +64,7 @@ def _curve(report: dict[str, Any], path: Path) -> Path:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _sensitivity(sections: dict[str, Any], path: Path) -> Path:
@@ -87,7 +83,7 @@ def _sensitivity(sections: dict[str, Any], path: Path) -> Path:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _switches(report: dict[str, Any], path: Path) -> Path:
@@ -110,7 +106,7 @@ def _switches(report: dict[str, Any], path: Path) -> Path:
     axis.set_xticks(range(len(names)), names, rotation=15, fontsize=8)
     axis.set_title("goodput relative to TAPER as published")
     axis.legend(fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _width(path: Path) -> Path:
@@ -135,7 +131,7 @@ def _width(path: Path) -> Path:
     axis.set_title(f"width over time, {WIDTH_LOAD:g} users")
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _lines(
@@ -155,10 +151,3 @@ def _lines(
                 linestyle=line,
                 label=name,
             )
-
-
-def _save(figure: Any, path: Path) -> Path:
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-    return path

@@ -13,6 +13,7 @@ from governor_bench.eval import emulated, validation
 from governor_bench.eval.cache import OutcomeCache
 from governor_bench.eval.pool import run_all
 from governor_bench.eval.setting import STOCK, Outcome, Setting
+from governor_bench.eval.simulated import run_simulated
 from governor_bench.eval.taper.figures import cells, headline, with_oracle
 from governor_bench.eval.taper.plan import BOUND, FEW, Contender, Plan, plan
 from governor_bench.eval.workloads import workload_of
@@ -36,7 +37,7 @@ def evaluate_simulated(
     """
     stopwatch = Stopwatch()
     planned = plan(seeds, quick=quick)
-    outcomes = run_all(planned.settings, progress, cache, cluster=cluster)
+    outcomes = run_all(run_simulated, planned.settings, progress, cache=cache, cluster=cluster)
     return _report("S", planned, outcomes, seeds, validated, stopwatch, quick=quick)
 
 
@@ -57,7 +58,7 @@ def validate(scale: float, progress: Progress, *, quick: bool) -> dict[str, Any]
     settings = validation.settings(quick=quick)
     task = progress.add_task("starting", total=len(settings))
     measured = run_emulated(settings, scale, progress, task)
-    simulated = run_all(settings, progress)
+    simulated = run_all(run_simulated, settings, progress)
     return {
         **validation.compare(simulated, measured),
         "workload": _workload(settings[0]),

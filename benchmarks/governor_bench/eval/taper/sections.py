@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from governor_bench.eval.tables import percent, table
 from governor_bench.eval.taper.plan import ABLATIONS, FEW, MIS_SET, PLUS, SWITCHES, TAPER
-from governor_bench.eval.taper.tables import goodput, percent, table
+from governor_bench.eval.taper.tables import goodput
 
 
 def validation_section(validation: dict[str, Any]) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from governor_bench.eval.speculation.cpu.plan import CONTENDERS
 from governor_bench.eval.speculation.plan import FIXED, TABLE, TURBOSPEC
-from governor_bench.eval.taper.tables import percent, table
+from governor_bench.eval.tables import percent, table
 
 RESULT_FILE = "speculation-C.json"
+COMMAND = "governor eval speculation --tier C"
 PLOT = "computed.png"
 
 Report = dict[str, Any]
