@@ -18,6 +18,7 @@ from controller_service.observe.stats import OutcomeCounts
 from controller_service.orders import one_band
 from controller_service.policies.base import OWN_CHOICE, Policy, StepPlan
 from controller_service.predictors.base import LEAST_LATENCY_S, StepLatencyPredictor, StepSample
+from controller_service.prefill.leeway import Leeway
 from controller_service.prefill.queue import KNOB as PREFILL_KNOB
 from controller_service.prefill.queue import PrefillState
 from controller_service.prefill_share import PrefillShare
@@ -73,6 +74,8 @@ class EngineSession:
         self._drafts = draft_session(hello, acceptance)
         self._can_prefill = PREFILL_KNOB in hello.knobs and hello.chunked_prefill_tokens > 0
         self._prefills_in_a_row = 0
+        self._step_s = 0.0
+        self._leeway = Leeway()
         self._caps_default = 0
         if self._drafts is not None and hello.drafting is not None and hello.drafting.width > 1:
             self._caps_default = hello.drafting.most_tokens
@@ -91,7 +94,13 @@ class EngineSession:
         drafts = None if self._drafts is None else self._drafts.state(snapshot)
         queue = None
         if self._can_prefill:
-            queue = PrefillState.from_queue(snapshot.queue, self.hello, self._prefills_in_a_row)
+            queue = PrefillState.from_queue(
+                snapshot.queue,
+                self.hello,
+                self._prefills_in_a_row,
+                self._step_s if self.hello.overlap else 0.0,
+                self._leeway.share,
+            )
         state = StepState.from_snapshot(snapshot, self._prefill_share.per_token_s, drafts, queue)
         plan = self._planner.plan(state, policy, self.predictor)
         # The one place that turns a plan into parked rows, and so the one that keeps the promise:
@@ -155,6 +164,7 @@ class EngineSession:
             ]
         told = bool(prefill.tokens and queue.waiting)
         self._prefills_in_a_row = self._prefills_in_a_row + 1 if told else 0
+        self._step_s = prefill.predicted_step_s if told else _predicted_s(plan)
         first = b"" if prefill.first is None else queue.request_id[prefill.first].tobytes()
         return prefill.tokens, first
 
@@ -178,6 +188,8 @@ class EngineSession:
             return
         state, policy, plan, parked = self._unsettled
         self._unsettled = None
+        if state.prefill is not None:
+            self._leeway.observe(state)
         self.rows = state.running_rows
         self.log.decided(_record(state, policy, plan, parked, decided_by_version))
         self._orders_age += 1

@@ -37,18 +37,19 @@ from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.prefill.cost import ChunkCost
 from controller_service.prefill.line import Line, line_up, pages
 from controller_service.prefill.queue import PrefillState
+from controller_service.prefill.room import fits
 from controller_service.prefill.stalls import Stalls
 from controller_service.state import StepState
 
-TRIED = 8
-"""Chunks between the one that leaves slack and the one that holds all who wait."""
+TRIED = 16
+"""Waiting requests after whose prompt a chunk may end without cutting the next."""
 PRESSING = 0.9
 """Pressure from which on one step of prefill follows another, and those who decode wait."""
 SOON_S = 1e-3
 
 
 class AdaptiveChunkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pressure: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    pressure: Annotated[float, Meta(ge=0, le=1)] = 0.3
     """Share of what the engine can prefill from which on it does; 0: whenever anybody waits."""
     margin: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     """Share of a TTFT target that is kept back."""
@@ -56,6 +57,8 @@ class AdaptiveChunkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """Likewise of a TPOT target."""
     stall: Annotated[float, Meta(gt=0, le=1)] = 0.5
     """Share of what those who decode can spare that one chunk may take."""
+    reach: Annotated[float, Meta(gt=0, le=1)] = 0.35
+    """Share of the tightest TTFT target that one step may take: who comes while it runs waits."""
     least_tokens: Annotated[int, Meta(ge=1, le=1 << 20)] = 512
     """No chunk is smaller than this for the sake of those who decode."""
     untold_ms: Annotated[float, Meta(gt=0, le=1e7)] = 1000.0
@@ -74,23 +77,31 @@ def decide(
     if not cost.rows:
         return _nobody_decodes(queue, cost, config)
     stalls = Stalls.of(state, cost.decode_s, config.tpot_margin)
-    easy = cost.most_within(config.stall * stalls.least_s, config.least_tokens)
+    stall_s = min(config.stall * stalls.least_s, config.reach * _tightest_s(state, queue))
+    easy = cost.most_within(stall_s, config.least_tokens)
     if not queue.waiting:
         # Whoever comes now is looked at before the next step.
         return PrefillPlan(0 if config.pressure else easy, late_tokens=easy)
     token_s, start_s = cost.token_s(), cost.start_s
-    line = line_up(queue, token_s, start_s, config.margin, config.untold_ms / 1e3)
+    fitting = fits(state, queue)
+    line = line_up(queue, fitting, token_s, start_s, config.margin, config.untold_ms / 1e3)
     aged = _aged(queue, config, state.for_step)
-    pressure = _pressure(line, token_s, start_s, cost.decode_s)
-    is_held = pressure < config.pressure and not line.given_up and not _untold(queue).any()
-    is_their_turn = bool(queue.in_a_row) and pressure < PRESSING and not queue.mixes_chunks
-    if not aged.size and (is_held or is_their_turn):
-        return PrefillPlan(0, late_tokens=easy)
-    tokens = _budget(line, cost, stalls, easy)
-    order = line.order
     if aged.size:
-        order = np.concatenate([aged, order[~np.isin(order, aged)]])
-    return _go(queue, order, tokens, easy)
+        order = np.concatenate([aged, line.order[~np.isin(line.order, aged)]])
+        return _go(queue, order, easy, easy, cost)
+    pressure = _pressure(line, token_s, start_s, cost.decode_s)
+    is_held = not line.given_up and not _untold(queue, fitting).any()
+    is_held &= pressure < config.pressure * queue.leeway
+    is_their_turn = bool(queue.in_a_row) and pressure < PRESSING * queue.leeway
+    if not line.tokens or is_held or (is_their_turn and not queue.mixes_chunks):
+        return PrefillPlan(0, late_tokens=easy)
+    return _go(queue, line.order, _budget(line, cost, stalls, easy), easy, cost)
+
+
+def _tightest_s(state: StepState, queue: PrefillState) -> float:
+    """The tightest TTFT target of those who wait and of those who run: of who is likely to come."""
+    told = np.concatenate([queue.ttft_slo_s, state.ttft_slo_s])
+    return float(np.fmin.reduce(told, initial=MAX_DURATION_S))
 
 
 def _nobody_decodes(
@@ -99,22 +110,25 @@ def _nobody_decodes(
     most = queue.most_tokens
     if not queue.waiting:
         return PrefillPlan(most, late_tokens=most)
-    line = line_up(queue, cost.token_s(), cost.start_s, config.margin, config.untold_ms / 1e3)
-    return _go(queue, line.order, most, most)
+    everybody = np.ones(queue.waiting, dtype=np.bool_)
+    line = line_up(
+        queue, everybody, cost.token_s(), cost.start_s, config.margin, config.untold_ms / 1e3
+    )
+    return _go(queue, line.order, most, most, cost)
 
 
 def _pressure(line: Line, token_s: float, start_s: float, decode_s: float) -> float:
     """Of those who can be in time, if one more step decodes before they are prefilled."""
-    kept = len(line.order) - line.given_up
-    left_s = np.maximum(line.due_s[:kept] - line.kept_back_s[:kept] - decode_s, SOON_S)
-    needed_s = line.work_tokens[:kept] * token_s + start_s
+    some = line.in_time
+    left_s = np.maximum(line.due_s[:some] - line.kept_back_s[:some] - decode_s, SOON_S)
+    needed_s = line.work_tokens[:some] * token_s + start_s
     # NOTE: fmax passes over a NaN that a peer put into a column.
     return float(np.fmax.reduce(needed_s / left_s, initial=0.0))
 
 
-def _untold(queue: PrefillState) -> Mask:
+def _untold(queue: PrefillState, fitting: Mask | bool = True) -> Mask:
     """Who was promised nothing."""
-    untold: Mask = queue.ttft_slo_s >= MAX_DURATION_S
+    untold: Mask = (queue.ttft_slo_s >= MAX_DURATION_S) & fitting
     return untold
 
 
@@ -129,46 +143,56 @@ def _aged(queue: PrefillState, config: AdaptiveChunkConfig, step: int) -> Index:
 
 
 def _budget(line: Line, cost: ChunkCost, stalls: Stalls, easy: int) -> int:
-    """Tokens that keep most promises; of those alike, what stalls least beyond ``easy``."""
-    wanted = min(line.tokens, cost.queue.most_tokens)
-    if wanted <= easy:
-        return wanted
-    tried = np.linspace(easy, wanted, TRIED)
+    """Tokens that keep most promises.
+
+    Whoever is prefilled in a step has its first token at the end of it, so one that takes in more
+    is later for all in it. Of budgets that keep equally many, those within ``easy`` come first, and
+    of these the one after which all who wait are done soonest.
+    """
+    most = min(line.tokens, cost.queue.most_tokens)
+    whole = line.work_tokens[:TRIED]
+    tried = np.unique(np.concatenate([whole[whole <= most], [min(easy, most), most]]))
     stall_s = cost.stall_s(tried)
-    kept = len(line.order) - line.given_up
-    missed = _missed(line, kept, tried / (stall_s + cost.decode_s))
-    return int(tried[np.argmin(missed + stalls.hurt(stall_s))])
+    step_s = stall_s + cost.decode_s
+    broken = _missed(line, tried, step_s) + stalls.hurt(stall_s)
+    done_s = np.ceil(line.tokens / tried) * step_s
+    best = np.lexsort((np.where(tried > easy, tried, done_s), tried > easy, broken))[0]
+    return int(tried[best])
 
 
-def _missed(line: Line, kept: int, rate: Floats) -> Floats:
-    """How many of the first ``kept`` would be late at each rate, in tokens per second."""
-    late = line.work_tokens[:kept] > rate[:, None] * line.due_s[:kept]
+def _missed(line: Line, tokens: Floats, step_s: Floats) -> Floats:
+    """How many of those who can be in time would not be with such budgets, shape of ``tokens``."""
+    work, due = line.work_tokens[: line.in_time], line.due_s[: line.in_time]
+    late = np.ceil(work / tokens[:, None]) * step_s[:, None] > due
     counts: Floats = np.count_nonzero(late, axis=1).astype(np.float64)
     return counts
 
 
-def _go(queue: PrefillState, order: Index, tokens: int, easy: int) -> PrefillPlan:
+def _go(
+    queue: PrefillState, order: Index, tokens: int, late_tokens: int, cost: ChunkCost
+) -> PrefillPlan:
     """Prefill ``tokens``, in this order."""
-    missing = pages(queue)[order]
-    work = missing.cumsum()
+    work = pages(queue)[order].cumsum()
     started = queue.started
     place = int(np.flatnonzero(order == started)[0]) if started >= 0 else 0
-    if place and missing[0] <= queue.most_tokens:
+    if place and work[0] <= queue.most_tokens:
         # Those before it pass, as far as they fit whole: two prompts cannot both be cut.
-        whole = max(1, int(work[:place].searchsorted(max(tokens, missing[0]), side="right")))
-        passing = order[:whole]
-        return _plan(queue, np.append(passing, started), int(work[whole - 1]), easy)
-    if place:
-        order = np.concatenate([[started], order[order != started]])
-        work = pages(queue)[order].cumsum()
-    some = int(work.searchsorted(tokens, side="left")) + 1
-    return _plan(queue, order[:some], tokens, easy)
-
-
-def _plan(queue: PrefillState, first: Index, tokens: int, easy: int) -> PrefillPlan:
+        some = max(1, int(work[:place].searchsorted(max(tokens, work[0]), side="right")))
+        first, tokens = np.append(order[:some], started), int(work[some - 1])
+    else:
+        if place:
+            order = np.concatenate([[started], order[order != started]])
+            work = pages(queue)[order].cumsum()
+        first = order[: int(work.searchsorted(tokens, side="left")) + 1]
     tokens = min(tokens, queue.most_tokens)
-    riding = min(tokens, int(pages(queue).sum())) if queue.mixes_chunks else 0
-    return PrefillPlan(tokens, first, late_tokens=easy, riding_tokens=riding)
+    held = min(tokens, int(work[-1]))
+    return PrefillPlan(
+        tokens,
+        first,
+        late_tokens,
+        predicted_step_s=float(cost.step_s(float(held))),
+        riding_tokens=held if queue.mixes_chunks else 0,
+    )
 
 
 ADAPTIVE_CHUNK = PolicyKind(

@@ -67,6 +67,8 @@ class PrefillPlan(msgspec.Struct, frozen=True, eq=False):
     """Indices into the queue: who goes first, in this order; None: the engine's own."""
     late_tokens: int = OWN_CHOICE
     """What a step may prefill whose decision comes late, for whomever has come by then."""
+    predicted_step_s: float = 0.0
+    """Predicted time of a step that prefills so much; 0 for one that only decodes."""
     riding_tokens: int = 0
     """Tokens that will ride along with the rows that decode: what those who spend after this one
     must count into every step. 0 where decode and prefill take turns."""

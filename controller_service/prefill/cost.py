@@ -56,6 +56,11 @@ class ChunkCost(msgspec.Struct, frozen=True, eq=False):
         whole: Floats = self.predictor.predict(rows, self.context_tokens + tokens, tokens)
         return whole - self.decode_s
 
+    def step_s(self, tokens: float) -> float:
+        """The whole step that prefills ``tokens``."""
+        stall_s = float(self.stall_s(np.array([tokens]))[0])
+        return stall_s + self.decode_s if self.queue.mixes_chunks else stall_s
+
     @property
     def start_s(self) -> float:
         """What a step of prefill takes besides its tokens."""
@@ -66,10 +71,7 @@ class ChunkCost(msgspec.Struct, frozen=True, eq=False):
     def token_s(self) -> float:
         """Time per prompt token when steps prefill as much as they can, one after the other."""
         most = float(self.queue.most_tokens)
-        step_s = float(self.stall_s(np.array([most]))[0])
-        if self.queue.mixes_chunks:
-            step_s += self.decode_s
-        return step_s / most
+        return self.step_s(most) / most
 
     def most_within(self, stall_s: float, least_tokens: int) -> int:
         """The largest chunk that stalls decoding rows for no longer than ``stall_s``.

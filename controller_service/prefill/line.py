@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from governor_protos.limits import MAX_DURATION_S
 
+from controller_service.columns import Mask
 from controller_service.groups import Index
 from controller_service.predictors.base import Floats
 from controller_service.prefill.queue import PrefillState
@@ -31,19 +32,27 @@ class Line(msgspec.Struct, frozen=True, eq=False):
     order: Index
     """Indices into the queue, shape ``(waiting,)``."""
     due_s: Floats
-    """Until when each of them has to have its first token, in this order; for those that were given
-    up, their next chance."""
+    """Until when each of them has to have its first token, in this order, from the beginning of the
+    step; for those that were given up, their next chance."""
     kept_back_s: Floats
     """The margin of each."""
     work_tokens: Floats
     """Tokens to prefill up to and including each of them."""
     given_up: int
-    """How many of them cannot be in time; they are the last."""
+    """How many of them cannot be in time: they come after those who can."""
+    outside: int
+    """How many of them there is no room for: the last."""
+
+    @property
+    def in_time(self) -> int:
+        """How many can be in time: the first."""
+        return len(self.order) - self.given_up - self.outside
 
     @property
     def tokens(self) -> int:
-        """All that waits."""
-        return int(self.work_tokens[-1]) if self.work_tokens.size else 0
+        """All that waits and that there is room for."""
+        inside = len(self.order) - self.outside
+        return int(self.work_tokens[inside - 1]) if inside else 0
 
 
 def pages(queue: PrefillState) -> Floats:
@@ -55,10 +64,16 @@ def pages(queue: PrefillState) -> Floats:
 
 
 def line_up(
-    queue: PrefillState, token_s: float, start_s: float, margin: float, untold_s: float
+    queue: PrefillState,
+    fitting: Mask,
+    token_s: float,
+    start_s: float,
+    margin: float,
+    untold_s: float,
 ) -> Line:
     """
     Args:
+        fitting: whose prompt there is room for.
         token_s, start_s: what prefill takes per token and per step.
         margin: share of each target that is kept back; nobody is given up for its sake.
         untold_s: target of a request that was promised nothing.
@@ -67,23 +82,24 @@ def line_up(
     promised = np.where(queue.ttft_slo_s >= MAX_DURATION_S, untold_s, queue.ttft_slo_s)
     target = np.maximum(promised.astype(np.float64), LEAST_TARGET_S)
     age = queue.age_s.astype(np.float64)
-    due = target - age
+    due = target - age - queue.ahead_s
     order = due.argsort(kind="stable")
     work = missing[order].cumsum()
-    if np.all(work * token_s + start_s <= due[order]):
-        return Line(order, due[order], margin * target[order], work, 0)
+    if np.all(fitting) and np.all(work * token_s + start_s <= due[order]):
+        return Line(order, due[order], margin * target[order], work, 0, 0)
     alone = missing * token_s + start_s
-    late = alone > due
-    hopeful = order[~late[order]][:SEEN]
+    late = fitting & (alone > due)
+    hopeful = order[(fitting & ~late)[order]][:SEEN]
     late[_given_up(hopeful, missing, due, token_s, start_s)] = True
     due = np.where(late, _next_chance(target, age + alone) - age, due)
-    order = np.lexsort((due, late))
+    order = np.lexsort((due, late, ~fitting))
     return Line(
         order,
         due[order],
         margin * target[order],
         missing[order].cumsum(),
         int(np.count_nonzero(late)),
+        int(np.count_nonzero(~fitting)),
     )
 
 

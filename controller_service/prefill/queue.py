@@ -10,7 +10,7 @@ from governor_protos.columns import QUEUE_COLUMNS
 from governor_protos.messages import Hello, Queue, QueueFlag
 from msgspec.structs import astuple
 
-from controller_service.columns import F4, I4, U1, U4, BadColumn, dtypes
+from controller_service.columns import F4, I4, U1, U4, BadColumn, Mask, dtypes
 
 KNOB = "prefill"
 """What an engine calls the actuator."""
@@ -31,6 +31,10 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
     """Whether decode rows advance in a step that prefills."""
     in_a_row: int
     """Steps in a row, up to the one before this, that were told to prefill."""
+    ahead_s: float
+    """Time until the step begins: what the one before it takes, where steps are planned ahead."""
+    leeway: float
+    """Share of the time that TTFT targets leave that has gone well of late, 0 to 1."""
     request_id: U4
     group_id: U4
     flags: U1
@@ -45,18 +49,31 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
     tpot_slo_s: F4
 
     @property
+    def started_mask(self) -> Mask:
+        """The request in the middle of its prefill, if there is one."""
+        mask: Mask = (self.flags & _STARTED) != 0
+        return mask
+
+    @property
     def started(self) -> int:
-        """Index of the request in the middle of its prefill; -1 without one."""
-        found = np.flatnonzero(self.flags & _STARTED)
+        """Its index; -1 without one."""
+        found = np.flatnonzero(self.started_mask)
         return int(found[0]) if found.size else -1
 
     @classmethod
-    def from_queue(cls, queue: Queue, hello: Hello, in_a_row: int = 0) -> PrefillState:
+    def from_queue(
+        cls,
+        queue: Queue,
+        hello: Hello,
+        in_a_row: int = 0,
+        ahead_s: float = 0.0,
+        leeway: float = 1.0,
+    ) -> PrefillState:
         """View ``queue`` as columns.
 
         Args:
             hello: of an engine with the knob.
-            in_a_row: see the field.
+            in_a_row, ahead_s, leeway: see the fields.
 
         Raises:
             BadColumn: a request misses a negative number of tokens.
@@ -71,6 +88,8 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
             max(1, hello.page_size),
             hello.mixes_chunks,
             in_a_row,
+            ahead_s,
+            leeway,
             *columns,
         )
 

@@ -239,8 +239,6 @@ class Batcher:
             row.context_tokens += 1
         self.kv.take_one_each(batch.decoding)
         self.running = []
-        # SGLang marks a batch as full, and this one is new.
-        self._is_full = False
 
     def _continue_chunk(self, row: SimRow, batch: PrefillBatch, room: _Room) -> None:
         reachable = self.kv.reachable_tokens

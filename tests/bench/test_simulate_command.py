@@ -61,6 +61,18 @@ def test_noise_and_a_shift_change_the_times_and_are_told(mix: str, tmp_path: Pat
     assert "STEP:FACTOR" in refused.output
 
 
+def test_chunks_can_be_cut_and_mixed(mix: str, tmp_path: Path) -> None:
+    cut = ("--mix", mix, "--policy", "stock", "--chunked-prefill-size", "64")
+    apart = report_of(tmp_path / "apart.json", *cut)
+    mixed = report_of(tmp_path / "mixed.json", *cut, "--mixed-chunk")
+    assert mixed["cells"][0]["tpot_p99_s"] < apart["cells"][0]["tpot_p99_s"]
+    told = mixed["arguments"]
+    assert (told["chunked_prefill_size"], told["mixed_chunk"]) == (64, True)
+    refused = run("--mix", mix, "--policy", "eager", "--mixed-chunk")
+    assert refused.exit_code == 2
+    assert "--normal-loop" in refused.output
+
+
 def test_policies_stand_side_by_side(mix: str, tmp_path: Path) -> None:
     report = report_of(tmp_path / "out.json", "--mix", mix, "--policy", "stock", "--policy", "off")
     stock, off = report["cells"]

@@ -3,51 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from governor_sim.batching import FIRST_RATIO, LEAST_RATIO, Batcher, EngineLimits, PrefillBatch
-from governor_sim.kv import KvMemory
-from governor_sim.rows import SimRow
+from governor_sim.batching import FIRST_RATIO, LEAST_RATIO
 from hypothesis import given
 from hypothesis import strategies as st
 from sim_builders import row
-
-
-def batcher(kv_tokens: int = 10_000, running: int = 100, chunk: int = 8192) -> Batcher:
-    limits = EngineLimits(max_running_requests=running, chunked_prefill_size=chunk)
-    return Batcher(limits, KvMemory(kv_tokens))
-
-
-def take_token(engine: Batcher, item: SimRow) -> None:
-    item.output_tokens += 1
-    if item.output_tokens >= item.max_new_tokens:
-        item.finished = True
-        engine.kv.release(item)
-
-
-def end_prefill(engine: Batcher, batch: PrefillBatch) -> None:
-    """The step's results are in: rows whose prompt is complete run."""
-    for item in batch.rows:
-        if item is not engine.chunked:
-            engine.kv.share(item)
-            take_token(engine, item)
-            engine.running.append(item)
-
-
-def decode(engine: Batcher) -> None:
-    engine.make_room()
-    engine.kv.take_one_each(engine.running)
-    for item in engine.running:
-        take_token(engine, item)
-
-
-def turn(engine: Batcher) -> PrefillBatch | None:
-    """One step of the normal loop."""
-    engine.drop_finished()
-    batch = engine.next_prefill()
-    if batch is not None:
-        end_prefill(engine, batch)
-    elif engine.running:
-        decode(engine)
-    return batch
+from sim_turns import batcher, turn
 
 
 @given(prompts=st.lists(st.integers(1, 90), min_size=1, max_size=8), chunk=st.integers(1, 100))

@@ -43,6 +43,18 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--max-running-requests", type=click.IntRange(min=1), default=512, show_default=True)
+@click.option(
+    "--chunked-prefill-size",
+    type=click.IntRange(min=1),
+    default=8192,
+    show_default=True,
+    help="Prompt tokens that a step prefills at most.",
+)
+@click.option(
+    "--mixed-chunk",
+    is_flag=True,
+    help="As with --enable-mixed-chunk: running rows decode in a step that prefills.",
+)
 @click.option("--kv-tokens", type=click.IntRange(min=1), help="Instead of the profile's.")
 @click.option("--normal-loop", is_flag=True, help="As with --disable-overlap-schedule.")
 @click.option(
@@ -69,6 +81,8 @@ def simulate(
     seconds: float | None,
     seed: int,
     max_running_requests: int,
+    chunked_prefill_size: int,
+    mixed_chunk: bool,
     kv_tokens: int | None,
     normal_loop: bool,
     noise: float,
@@ -92,7 +106,11 @@ def simulate(
     source = Source(mix, azure, mooncake, trace_options)
     workload = workload_of(source, seed)
     config = SimConfig(
-        limits=EngineLimits(max_running_requests=max_running_requests),
+        limits=EngineLimits(
+            max_running_requests=max_running_requests,
+            chunked_prefill_size=chunked_prefill_size,
+            mixed_chunk=mixed_chunk,
+        ),
         overlap=not normal_loop,
         kv_tokens=kv_tokens,
         noise=noise,
@@ -134,6 +152,8 @@ def simulate(
                 "source": source.name,
                 "seconds": seconds,
                 "max_running_requests": max_running_requests,
+                "chunked_prefill_size": chunked_prefill_size,
+                "mixed_chunk": mixed_chunk,
                 "kv_tokens": kv_tokens,
                 "overlap": not normal_loop,
                 "noise": noise,
