@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import msgspec
 import numpy as np
 import zmq
 from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR, decode_to_engine, encode
-from governor_protos.columns import ROW_COLUMNS, pack
+from governor_protos.columns import QUEUE_COLUMNS, ROW_COLUMNS, pack
 from governor_protos.messages import (
     Decision,
     Drafting,
     DraftSource,
     Hello,
+    Queue,
     Role,
     Rows,
     Snapshot,
@@ -40,6 +41,9 @@ BLOCK = 50
 WARM_UP = 200
 REPLY_TIMEOUT_MS = 5000
 DRAFT_LENGTHS = list(range(11))
+WAITING = 64
+"""Requests in the queue, under a policy that decides about prefill."""
+PREFILL_TOKEN_S = 1e-4
 DRAFTED = 3
 """Draft length of every step that has run."""
 STEP_MODEL = (7e-3, 40e-6, 15e-9)
@@ -62,6 +66,7 @@ def measure(
 
     Under a policy that decides how much to draft, the engine speculates: lengths 0 to 10, rows that
     may draft unlike each other, and drafts that are guessed well in some rows and badly in others.
+    Under one that decides how much to prefill, 64 requests wait.
 
     Args:
         pace_s: pause before each question; 0 asks back to back. At the pace of a real engine both
@@ -81,12 +86,13 @@ def measure(
             target=_echo_forever, args=(echo_endpoint,), daemon=True
         )
         echo.start()
-        drafts = parse_policy(policy).decides(Knob.DRAFTS)
+        parsed = parse_policy(policy)
+        knobs = {knob for knob in Knob if parsed.decides(knob)}
         try:
             return [
                 {"policy": policy}
                 | _one_size(
-                    rows, samples, pace_s, controller.endpoint, echo_endpoint, progress, drafts
+                    rows, samples, pace_s, controller.endpoint, echo_endpoint, progress, knobs
                 )
                 for rows in sizes
             ]
@@ -102,15 +108,15 @@ def _one_size(
     endpoint: str,
     echo_endpoint: str,
     progress: Progress,
-    drafts: bool,
+    knobs: Set[Knob],
 ) -> dict[str, Any]:
     task = progress.add_task(f"{rows} rows", total=samples)
     context = zmq.Context()
     engine = _connect(context, endpoint, f"bench-{rows}")
     echo = _connect(context, echo_endpoint, f"echo-{rows}")
-    _introduce(engine, f"bench-{rows}", drafts)
+    _introduce(engine, f"bench-{rows}", knobs)
     first = 1
-    for frame in _frames(first, WARM_UP, rows, drafts):
+    for frame in _frames(first, WARM_UP, rows, knobs):
         _ask(engine, frame, _is_decision)
     first += WARM_UP
     decision_us: list[float] = []
@@ -118,7 +124,7 @@ def _one_size(
     frame = b""
     while len(decision_us) < samples:
         # Built beforehand, so that both peers are asked at the same pace.
-        frames = _frames(first, BLOCK, rows, drafts)
+        frames = _frames(first, BLOCK, rows, knobs)
         first += BLOCK
         for frame in frames:
             time.sleep(pace_s)
@@ -151,22 +157,21 @@ def _connect(context: zmq.Context[Any], endpoint: str, name: str) -> zmq.Socket[
     return socket
 
 
-def _introduce(engine: zmq.Socket[bytes], name: str, drafts: bool) -> None:
-    hello = _hello(name, drafts)
+def _introduce(engine: zmq.Socket[bytes], name: str, knobs: Set[Knob]) -> None:
+    hello = _hello(name, knobs)
     _ask(engine, encode(hello), lambda reply: isinstance(decode_to_engine(reply), Welcome))
 
 
-def _hello(name: str, drafts: bool) -> Hello:
+def _hello(name: str, knobs: Set[Knob]) -> Hello:
     hello = Hello(
         PROTOCOL_MAJOR, PROTOCOL_MINOR, name, "bench", "bench", "bench", "bench", 1, 0, True,
-        4096, 1 << 24, 8192, 1, 8192, "", [], ["branches"],
+        4096, 1 << 24, 8192, 1, 8192, "", [], ["branches", *knobs - {Knob.BRANCHES}],
     )  # fmt: skip
-    if drafts:
+    if Knob.DRAFTS in knobs:
         hello = msgspec.structs.replace(
             hello,
             speculative_algorithm="EAGLE",
             draft_lengths=DRAFT_LENGTHS,
-            knobs=["branches", "drafts"],
             drafting=Drafting(
                 DraftSource.MODEL,
                 most_tokens=DRAFT_LENGTHS[-1],
@@ -177,8 +182,8 @@ def _hello(name: str, drafts: bool) -> Hello:
     return hello
 
 
-def _frames(first_step: int, count: int, rows: int, drafts: bool) -> list[bytes]:
-    return [encode(_snapshot(first_step + number, rows, drafts)) for number in range(count)]
+def _frames(first_step: int, count: int, rows: int, knobs: Set[Knob]) -> list[bytes]:
+    return [encode(_snapshot(first_step + number, rows, knobs)) for number in range(count)]
 
 
 def _is_anything(reply: bytes) -> bool:
@@ -202,7 +207,7 @@ def _ask(socket: zmq.Socket[bytes], frame: bytes, accept: Callable[[bytes], bool
     return taken_s * 1e6
 
 
-def _snapshot(step: int, rows: int, drafts: bool = False) -> Snapshot:
+def _snapshot(step: int, rows: int, knobs: Set[Knob] = frozenset()) -> Snapshot:
     """A batch in which half the rows are extra branches of requests of eight."""
     rng = np.random.default_rng(step)
     context = rng.integers(128, 8192, rows)
@@ -230,7 +235,7 @@ def _snapshot(step: int, rows: int, drafts: bool = False) -> Snapshot:
     }
     length = 0
     gained = np.zeros(rows, dtype=int)
-    if drafts:
+    if Knob.DRAFTS in knobs:
         # Totals since the first step, of rows that stay; from row to row more is accepted.
         length = DRAFTED
         share = DRAFTED * (np.arange(rows) % 17)
@@ -252,7 +257,30 @@ def _snapshot(step: int, rows: int, drafts: bool = False) -> Snapshot:
         step - 1, 0, ran, tokens, 0, seconds, 0, rows - ran, length * ran,
         int(gained[:ran].sum()), length,
     )  # fmt: skip
-    return Snapshot(step, Rows(**packed), 1000, 1 << 24, 0, 0, [feedback], 0)
+    whole = Snapshot(step, Rows(**packed), 1000, 1 << 24, 0, 0, [feedback], 0)
+    return _with_queue(whole, rng) if Knob.PREFILL in knobs else whole
+
+
+def _with_queue(snapshot: Snapshot, rng: np.random.Generator) -> Snapshot:
+    """Requests of all ages wait; the step before the newest prefilled."""
+    prompts = rng.integers(16, 4096, WAITING)
+    columns: dict[str, Any] = dict.fromkeys(QUEUE_COLUMNS, np.zeros(WAITING, int))
+    columns |= {
+        "request_id": np.arange(1 << 20, (1 << 20) + WAITING),
+        "missing_tokens": prompts,
+        "prompt_tokens": prompts,
+        "max_new_tokens": np.full(WAITING, 1024),
+        "age_s": rng.uniform(0, 20, WAITING),
+        "ttft_slo_s": rng.uniform(1, 30, WAITING),
+        "tpot_slo_s": np.full(WAITING, 0.05),
+    }
+    packed = {name: pack(code, columns[name].tolist()) for name, code in QUEUE_COLUMNS.items()}
+    tokens = int(prompts[0])
+    seconds = STEP_MODEL[0] + PREFILL_TOKEN_S * tokens
+    prefill = StepFeedback(snapshot.for_step - 1, 1, 1, tokens, tokens, seconds, 0, 0)
+    return msgspec.structs.replace(
+        snapshot, queue=Queue(**packed), feedback=[*snapshot.feedback, prefill]
+    )
 
 
 def _echo_forever(endpoint: str) -> None:

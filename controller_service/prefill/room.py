@@ -13,7 +13,7 @@ CLIP_TOKENS = 4096
 LEAST_GROWTH = 0.1
 """Share of what rows may still produce for which SGLang keeps room at least."""
 KEPT_FREE = 0.06
-"""Share of memory that is kept free of requests that want more than it, for those that want less."""
+"""Share of memory that is kept from requests that want more than it, for those that want less."""
 
 
 def fits(state: StepState, queue: PrefillState) -> Mask:

@@ -107,10 +107,16 @@ def hello_of(engine_id: str = "engine-1", incarnation: str = "a", major: int = 1
 class KnownPredictor(LinearPredictor):
     """A line with coefficients that are given, so that a test knows what is right."""
 
-    def __init__(self, a: float, b: float, c: float) -> None:
+    def __init__(self, a: float, b: float, c: float, d: float = 0.0) -> None:
         super().__init__()
-        self._a, self._b, self._c = a, b, c
+        self._a, self._b, self._c, self._d = a, b, c, d
         self.fitted = True
+
+    def refit_due(self, now_s: float) -> bool:
+        return False
+
+    def _remember(self, sample: StepSample) -> None:
+        """What it knows it was given."""
 
 
 def fitted_line(a: float = 0.007, b: float = 4e-5, c: float = 1.4e-8) -> OnlineLinearPredictor:

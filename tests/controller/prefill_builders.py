@@ -14,6 +14,7 @@ from controller_service.state import StepState
 MOST_TOKENS = 8192
 STARTED = int(QueueFlag.STARTED)
 NEVER = MAX_DURATION_S
+KV_TOKENS = 1 << 20
 
 DEFAULTS = {
     "group_id": 0,
@@ -56,4 +57,6 @@ def prefilling_state(
 ) -> StepState:
     """A step at which ``rows`` run and ``waiting`` wait."""
     queue = prefill_of(waiting, **facts)
-    return msgspec.structs.replace(state_of(rows, for_step), prefill=queue)
+    return msgspec.structs.replace(
+        state_of(rows, for_step), prefill=queue, kv_total_tokens=KV_TOKENS
+    )

@@ -23,13 +23,7 @@ from controller_service.state import StepState
 A, B, C, D = 0.017, 6e-5, 5e-8, 9e-5
 
 
-class Line(KnownPredictor):
-    def __init__(self) -> None:
-        super().__init__(A, B, C)
-        self._d = D
-
-
-LINE = Line()
+LINE = KnownPredictor(A, B, C, D)
 EASY = {"tpot_slo_s": NEVER}
 """A row that was promised nothing."""
 
@@ -54,11 +48,25 @@ def test_it_holds_while_there_is_time_and_goes_when_there_is_not() -> None:
 
 def test_who_waits_is_gathered() -> None:
     """The one that is due takes along those that are not."""
-    waiting = [{"age_s": 0.05}, {"age_s": 0.85, "missing_tokens": 300}, {"age_s": 0.2}]
-    plan = plan_of(prefilling_state(waiting, [serial(**EASY)] * 4))
+    waiting = [{"age_s": 0.05}, {"age_s": 0.72, "missing_tokens": 300}, {"age_s": 0.2}]
+    plan = plan_of(prefilling_state(waiting, [serial(**EASY)] * 4), "adaptive_chunk:pressure=0.1")
     assert plan.tokens == 2300
     assert plan.first is not None
     assert plan.first.tolist() == [1, 2, 0]
+
+
+def test_one_who_would_be_late_for_it_is_not_made_to_wait_for_others() -> None:
+    """All who are prefilled in a step have their first token at its end."""
+    waiting = [{"age_s": 0.05}, {"age_s": 0.85, "missing_tokens": 300}, {"age_s": 0.2}]
+    plan = plan_of(prefilling_state(waiting, [serial(**EASY)] * 4))
+    assert plan.tokens == 300
+
+
+def test_who_may_come_meanwhile_limits_a_step() -> None:
+    waiting = [{"missing_tokens": 20_000, "ttft_slo_s": 4.0}]
+    row = serial(**EASY, ttft_slo_s=1.0)
+    plan = plan_of(prefilling_state(waiting, [row]))
+    assert A + B + (C + D) * plan.tokens <= 0.35 < A + B + (C + D) * (plan.tokens + 300)
 
 
 def test_nothing_is_held_where_nobody_decodes() -> None:
@@ -72,7 +80,7 @@ def test_who_was_promised_nothing_is_not_held() -> None:
 
 
 def test_before_anything_was_learnt_it_is_the_engines_choice() -> None:
-    predictor = Line()
+    predictor = KnownPredictor(A, B, C, D)
     predictor.fitted = False
     plan = plan_of(prefilling_state([{}], [serial()]), predictor=predictor)
     assert plan.tokens == OWN_CHOICE
@@ -86,7 +94,7 @@ def test_a_chunk_leaves_those_who_decode_half_of_what_they_can_spare() -> None:
     """A row at its 64th token with a target of 40 ms: what it banked, and what comes."""
     row = serial(output_tokens=64, since_first_token_s=64 * 0.038, tpot_slo_s=0.04)
     waiting = [{"age_s": 0.5, "missing_tokens": 30_000, "ttft_slo_s": 30.0, "flags": STARTED}]
-    plan = plan_of(prefilling_state(waiting, [row]), "adaptive_chunk:pressure=0.05")
+    plan = plan_of(prefilling_state(waiting, [row]), "adaptive_chunk:pressure=0.05,reach=1")
     step_s = A + B + C * 100
     spare_s = 64 * 0.04 * 0.97 - 64 * 0.038 + 64 * (0.04 * 0.97 - step_s)
     stall_s = A + B + (C + D) * plan.tokens
@@ -96,11 +104,12 @@ def test_a_chunk_leaves_those_who_decode_half_of_what_they_can_spare() -> None:
 
 
 def test_more_promises_are_kept_by_a_longer_chunk() -> None:
-    """Three who are due at once, against one row whose promise hangs by a thread."""
+    """Four who are due at once, against one row whose promise hangs by a thread."""
+    thread = serial(output_tokens=64, since_first_token_s=64 * 0.0597, tpot_slo_s=0.04)
+    due = [{"age_s": 0.73, "missing_tokens": 650}] * 4
+    plan = plan_of(prefilling_state(due, [thread]))
+    assert plan.tokens == 2600
     row = serial(output_tokens=64, since_first_token_s=64 * 0.0575, tpot_slo_s=0.04)
-    due = [{"age_s": 0.72, "missing_tokens": 900}] * 3
-    plan = plan_of(prefilling_state(due, [row]))
-    assert plan.tokens == 2700
     one = [{"age_s": 0.7, "missing_tokens": 2700}]
     alone = plan_of(prefilling_state(one, [row, row, row]))
     assert alone.tokens < 1900

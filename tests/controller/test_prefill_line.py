@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 from governor_protos.messages import Queue
@@ -27,7 +28,12 @@ JOBS = st.lists(
 
 def lined(jobs: list[tuple[int, float, float]], **facts: int) -> Line:
     waiting = [{"missing_tokens": m, "ttft_slo_s": t, "age_s": a} for m, t, a in jobs]
-    return line_up(prefill_of(waiting, **facts), TOKEN_S, START_S, 0.0, 1.0)
+    return in_line(prefill_of(waiting, **facts))
+
+
+def in_line(queue: PrefillState, fitting: list[bool] | None = None) -> Line:
+    mask = np.ones(queue.waiting, dtype=np.bool_) if fitting is None else np.array(fitting)
+    return line_up(queue, mask, TOKEN_S, START_S, 0.0, 1.0)
 
 
 def in_time(jobs: list[tuple[int, float, float]], order: tuple[int, ...]) -> bool:
@@ -88,13 +94,21 @@ def test_who_was_promised_nothing_is_ordered_by_the_usual_target() -> None:
 
 
 def test_budgets_count_whole_pages() -> None:
-    queue = prefill_of([{"missing_tokens": m} for m in (1, 64, 65, 0)])
-    sized = PrefillState.from_queue(
-        queue_of([{"missing_tokens": m} for m in (1, 64, 65, 0)]),
-        prefilling_hello(),
+    queue = queue_of([{"missing_tokens": m} for m in (1, 64, 65, 0)])
+    small, large = (
+        PrefillState.from_queue(queue, msgspec.structs.replace(prefilling_hello(), page_size=size))
+        for size in (1, 64)
     )
-    assert pages(queue).tolist() == [1, 64, 65, 1]
-    assert pages(sized).tolist() == pages(queue).tolist()
+    assert pages(small).tolist() == [1, 64, 65, 1]
+    assert pages(large).tolist() == [64, 64, 128, 64]
+
+
+def test_whom_there_is_no_room_for_comes_last_and_is_not_counted() -> None:
+    queue = prefill_of([{"missing_tokens": m, "age_s": 0.3} for m in (5000, 200, 100)])
+    line = in_line(queue, [False, True, True])
+    assert line.order.tolist()[-1] == 0
+    assert (line.in_time, line.given_up, line.outside) == (2, 0, 1)
+    assert line.tokens == 300
 
 
 def test_hits_of_the_prefix_cache_are_done() -> None:
@@ -103,7 +117,7 @@ def test_hits_of_the_prefix_cache_are_done() -> None:
         {"prompt_tokens": 9000, "missing_tokens": 100, "ttft_slo_s": 0.5, "age_s": 0.4},
         {"prompt_tokens": 2000, "missing_tokens": 2000, "ttft_slo_s": 0.5, "age_s": 0.4},
     ]
-    line = line_up(prefill_of(waiting), TOKEN_S, START_S, 0.0, 1.0)
+    line = in_line(prefill_of(waiting))
     assert line.order.tolist() == [0, 1]
     assert line.given_up == 1
 
@@ -114,6 +128,6 @@ def test_a_negative_number_of_missing_tokens_is_refused() -> None:
 
 
 def test_an_empty_queue() -> None:
-    line = line_up(PrefillState.from_queue(Queue(), prefilling_hello()), TOKEN_S, START_S, 0.1, 1.0)
+    line = in_line(PrefillState.from_queue(Queue(), prefilling_hello()))
     assert line.tokens == 0
     assert not line.order.size
