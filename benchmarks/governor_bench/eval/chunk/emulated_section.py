@@ -36,7 +36,7 @@ def _head(report: Report) -> str:
         f"policy `fixed_chunk`. Seeds {report['seeds']}, {arguments['runs']} runs in "
         f"{report['seconds']:.0f} s on {report['machine']['cpus']} CPUs{quick}.\n"
         f"- {describe_hosts(report['hosts'])}\n"
-        "- Runs are short, and what has not finished by their end is left out of TPOT."
+        "- Runs are short, and what has not finished by their end is left out of TPOT and throughput."
     )
 
 

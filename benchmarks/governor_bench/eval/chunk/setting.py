@@ -116,7 +116,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     short_ttft_p99_s: float
     short_tpot_ms: float
     throughput_tok_s: float
-    """Output tokens that users received while judged requests were sent."""
+    """Output tokens that users received while judged requests were sent; on tier E, of requests that
+    finished."""
     longest_wait_s: float
     """For a first token; of those that had none, until the end of the run."""
     times_real_time: float
