@@ -24,7 +24,8 @@ SEEN = 256
 """Requests, those that are due first, among which it is found out who has to be given up."""
 
 LEAST_TARGET_S = 1e-3
-OWN_ORDER = 0.7
+
+OWN_ORDER = 0.85
 """The engine's own order is kept if everybody is done within this share of the time left: to let
 short prompts pass keeps those who decode waiting more often."""
 

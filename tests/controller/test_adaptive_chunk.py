@@ -136,7 +136,7 @@ def test_between_two_steps_of_prefill_others_decode_while_there_is_time() -> Non
 def test_a_short_prompt_passes_a_long_one_that_has_started() -> None:
     waiting = [
         {"missing_tokens": 20_000, "ttft_slo_s": 20.0, "flags": STARTED},
-        {"missing_tokens": 400, "age_s": 0.8},
+        {"missing_tokens": 400, "age_s": 0.75},
         {"missing_tokens": 300, "age_s": 0.7},
     ]
     plan = plan_of(prefilling_state(waiting, [serial(**EASY)]))

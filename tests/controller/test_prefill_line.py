@@ -90,7 +90,7 @@ def test_a_long_prompt_is_given_up_for_two_short_ones() -> None:
 
 def test_the_engines_own_order_is_kept_while_it_is_in_good_time() -> None:
     assert lined([(100, 3.0, 0.0), (100, 1.0, 0.0), (100, 2.0, 0.0)]).order.tolist() == [0, 1, 2]
-    assert lined([(7500, 3.0, 0.0), (100, 1.0, 0.0)]).order.tolist() == [1, 0]
+    assert lined([(8500, 3.0, 0.0), (100, 1.0, 0.0)]).order.tolist() == [1, 0]
 
 
 def test_who_was_promised_nothing_is_ordered_by_the_usual_target() -> None:
