@@ -47,7 +47,7 @@ TRIED = 16
 """Waiting requests after whose prompt a chunk may end without cutting the next."""
 SPREAD = 6
 """Budgets from what is easy to what all who wait need that are tried besides."""
-SPARE_FOR_NEWCOMERS = 0.85
+SPARE_FOR_NEWCOMERS = 0.7
 """Of the time left, share within which everybody is prefilled if it can be done: others will come,
 whom nobody knows of."""
 PRESSING = 0.9

@@ -25,7 +25,7 @@ SEEN = 256
 
 LEAST_TARGET_S = 1e-3
 
-OWN_ORDER = 0.85
+OWN_ORDER = 0.7
 """The engine's own order is kept if everybody is done within this share of the time left: to let
 short prompts pass keeps those who decode waiting more often."""
 
