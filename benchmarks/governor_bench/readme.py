@@ -136,8 +136,8 @@ def figures_block(
             "governor eval speculation",
         ),
         (
-            "TPOT with TTFT as promised, `adaptive_chunk` against fixed prefill budgets over shapes "
-            "x load, prefill first and mixed chunks (simulated Qwen3-32B)",
+            "TPOT with TTFT as promised, `adaptive_chunk` against fixed prefill budgets over "
+            "shapes x load, prefill first and mixed chunks (simulated Qwen3-32B)",
             f"{chunk['tpot_vs_best_fixed_meeting_ttft_mean']:.3f} times the best fixed budget that "
             f"keeps the promise, at most {chunk['tpot_vs_best_fixed_meeting_ttft']:.3f} times in "
             f"each of {chunk['cells_where_a_fixed_meets']} cells where one does, attainment there "
