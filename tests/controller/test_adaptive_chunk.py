@@ -16,7 +16,7 @@ from prefill_builders import (
 )
 
 from controller_service.policies.adaptive_chunk import AdaptiveChunkConfig
-from controller_service.policies.base import OWN_CHOICE, PrefillPlan
+from controller_service.policies.base import OWN_CHOICE, PolicyFailed, PrefillPlan
 from controller_service.policies.registry import parse_policy
 from controller_service.state import StepState
 
@@ -153,6 +153,27 @@ def test_a_prompt_that_could_only_be_cut_does_not_pass() -> None:
     plan = plan_of(prefilling_state(waiting, [serial(**EASY)]))
     assert plan.first is not None
     assert plan.first.tolist()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        PrefillPlan(tokens=-2),
+        PrefillPlan(late_tokens=1 << 40),
+        PrefillPlan(first=np.array([0, 0])),
+        PrefillPlan(first=np.array([2])),
+        PrefillPlan(first=np.array([-1])),
+    ],
+    ids=range(5),
+)
+def test_nonsense_of_a_policy_is_no_plan(wrong: PrefillPlan) -> None:
+    policy = parse_policy("fixed_chunk:512")
+    branches, prefill = policy.parts
+    kind = msgspec.structs.replace(prefill.kind, decide=lambda *_: wrong)
+    parts = (branches, msgspec.structs.replace(prefill, kind=kind))
+    broken = msgspec.structs.replace(policy, parts=parts)
+    with pytest.raises(PolicyFailed):
+        broken.plan(prefilling_state([{}, {}], [serial()]), LINE)
 
 
 def test_what_rides_along_is_counted_by_those_who_spend_afterwards() -> None:

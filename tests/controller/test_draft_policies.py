@@ -370,10 +370,10 @@ def test_until_costs_are_known_the_engine_drafts_as_it_likes(policy: str) -> Non
 )
 def test_nonsense_of_a_policy_is_no_plan(wrong: DraftPlan) -> None:
     policy = parse_policy("turbospec")
-    assert policy.drafts is not None
-    kind = msgspec.structs.replace(policy.drafts.kind, decide=lambda *_: wrong)
-    part = msgspec.structs.replace(policy.drafts, kind=kind)
-    broken = msgspec.structs.replace(policy, drafts=part)
+    branches, drafts = policy.parts
+    kind = msgspec.structs.replace(drafts.kind, decide=lambda *_: wrong)
+    parts = (branches, msgspec.structs.replace(drafts, kind=kind))
+    broken = msgspec.structs.replace(policy, parts=parts)
     state = drafting_state(rows_without_targets(2), draft_state([0.5] * 2))
     with pytest.raises(PolicyFailed):
         broken.plan(state, LINE)
