@@ -130,7 +130,7 @@ class EngineGovernor:
         self._packer = RowPacker(drafts=bool(draft_lengths))
         self._can_prefill = prefill
         self._queue = NOBODY
-        self._queue_packer = QueuePacker()
+        self._queue_packer = QueuePacker(drafts=bool(draft_lengths))
         self._meter = StepMeter()
         self._ends = EndLog()
         self._footing: Footing | None = None
