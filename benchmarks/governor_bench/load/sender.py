@@ -19,6 +19,9 @@ from governor_bench.load.stream import StreamReader
 
 MAX_LINE_BYTES = 8 << 20
 ABORT_TIMEOUT_S = 10.0
+KEEP_ALIVE_S = 2.0
+"""A connection is not used again after it was idle for so long. SGLang's server closes those that
+were idle for five seconds, and a request that is just being sent into one is lost."""
 logger = logging.getLogger(__name__)
 
 JSON = {"content-type": "application/json"}
@@ -61,7 +64,7 @@ class Sender:
         """
         async with aiohttp.ClientSession(
             url,
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             read_bufsize=MAX_LINE_BYTES,
         ) as session:
