@@ -189,6 +189,7 @@ class EngineGovernor:
             busy: whether there is a batch at all; an idle engine only minds its connection.
         """
         if not busy:
+            self._footing = None
             if now_s >= self._next_idle_poll_s:
                 self._next_idle_poll_s = now_s + IDLE_POLL_S
                 self._link.keep_alive(now_s)
