@@ -120,6 +120,21 @@ def mean_latency_s(result: SimResult) -> float:
     return float(np.mean([(item.last_token_s or np.inf) - item.sent_s for item in result.served]))
 
 
+def test_admission_goes_by_the_limit_that_requests_name() -> None:
+    load = workload(*(request(index, 20, 10) for index in range(8)))
+    by_what_comes = SimConfig(kv_tokens=4000, max_new_tokens=1000, latency=NO_LATENCY)
+    by_limit = msgspec.structs.replace(by_what_comes, admits_by_limit=True)
+    rows = []
+    for config in (by_what_comes, by_limit):
+        result = run_under(load, parse_policy("fcfs"), config)
+        assert_all_served(load, result)
+        rows.append(result.steps.rows.max())
+    assert rows[0] == 8
+    assert rows[1] < 8
+    with pytest.raises(ValueError, match="kv_tokens"):
+        run_under(load, parse_policy("fcfs"), msgspec.structs.replace(by_limit, kv_tokens=900))
+
+
 def test_long_rows_yield_to_a_crowd_of_short_ones() -> None:
     stock = simulate(CROWD, PROFILE, None, None, CROWDED)
     oracle = run_under(CROWD, oracle_srpt(), CROWDED)
