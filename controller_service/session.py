@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 from governor_protos import encode
 from governor_protos.limits import MAX_DRAFT_PRICE, MAX_DURATION_S
 from governor_protos.messages import Band, Decision, Hello, Snapshot, StepFeedback, StepKind
@@ -89,7 +90,7 @@ class EngineSession:
         self._orders: list[Band] = one_band(hello.max_running_requests)
         self._orders_for: tuple[Policy | None, int] = (None, -1)
         self._orders_age = 0
-        self._unsettled: tuple[StepState, Policy, StepPlan, int] | None = None
+        self._unsettled: tuple[StepState, Policy, StepPlan, int, int] | None = None
 
     def decide(self, snapshot: Snapshot, policy: Policy) -> bytes:
         """The reply to ``snapshot``.
@@ -144,7 +145,7 @@ class EngineSession:
                 retract=state.request_id[retract].tobytes(),
             )
         )
-        self._unsettled = (state, policy, plan, len(park))
+        self._unsettled = (state, policy, plan, len(park), int(np.count_nonzero(retract)))
         if self._drafts is not None:
             self._drafts.planned(None if plan.drafts is None else plan.drafts.given)
         return reply
@@ -203,12 +204,12 @@ class EngineSession:
         self._service.settle(snapshot)
         if self._unsettled is None:
             return
-        state, policy, plan, parked = self._unsettled
+        state, policy, plan, parked, retracted = self._unsettled
         self._unsettled = None
         if state.prefill is not None:
             self._leeway.observe(state)
         self.rows = state.running_rows
-        self.log.decided(_record(state, policy, plan, parked, decided_by_version))
+        self.log.decided(_record(state, policy, plan, parked, retracted, decided_by_version))
         self._orders_age += 1
         stale = self._orders_for != (policy, self.predictor.version)
         if stale or self._orders_age >= ORDERS_EVERY:
@@ -276,7 +277,12 @@ class EngineSession:
 
 
 def _record(
-    state: StepState, policy: Policy, plan: StepPlan, parked: int, predictor_version: int
+    state: StepState,
+    policy: Policy,
+    plan: StepPlan,
+    parked: int,
+    retracted: int,
+    predictor_version: int,
 ) -> DecisionRecord:
     return DecisionRecord(
         state.for_step,
@@ -294,6 +300,7 @@ def _record(
         state.kv_total_tokens,
         state.waiting_requests,
         state.waiting_prefill_tokens,
+        retracted,
     )
 
 

@@ -19,7 +19,7 @@ from controller_service.policies.base import Policy
 from controller_service.predictors.base import StepLatencyPredictor
 from controller_service.service.fits import InlineFits
 from controller_service.session import EngineSession
-from governor_sim.batching import Batcher, EngineLimits
+from governor_sim.batching import CLIP_MAX_NEW_TOKENS, Batcher, EngineLimits
 from governor_sim.drafting import Drafter, DraftingConfig
 from governor_sim.engine import SimulatedEngine
 from governor_sim.kv import KvMemory
@@ -61,8 +61,9 @@ class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the engine speculates; None: not at all."""
     max_new_tokens: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     """Output limit that every request names to the controller, so that how much it will say has to
-    be guessed. 0: each names what it will say, as a bench's client does. Admission goes by what
-    will be said either way."""
+    be guessed. 0: each names what it will say, as a bench's client does."""
+    admits_by_limit: bool = False
+    """Whether admission goes by that limit, as SGLang's does; otherwise by what will be said."""
 
     def __post_init__(self) -> None:
         if self.limits.mixed_chunk and self.drafting is not None:
@@ -122,8 +123,9 @@ def simulate(
     config = config or SimConfig()
     started_s = time.perf_counter()
     kv = KvMemory(profile.kv_tokens if config.kv_tokens is None else config.kv_tokens)
-    _require_room(workload, kv.capacity_tokens)
-    batcher = Batcher(config.limits, kv)
+    limit_tokens = config.max_new_tokens if config.admits_by_limit else 0
+    _require_room(workload, kv.capacity_tokens, limit_tokens)
+    batcher = Batcher(config.limits, kv, limit_tokens)
     link = governor = None
     if policy is not None:
         if predictor is None:
@@ -193,10 +195,11 @@ def simulate(
     )
 
 
-def _require_room(workload: Workload, kv_tokens: int) -> None:
+def _require_room(workload: Workload, kv_tokens: int, limit_tokens: int) -> None:
     """SGLang shortens or refuses such requests; silently shorter ones would spoil a comparison."""
     for request in workload.requests:
-        needed = request.prompt_tokens + request.output_tokens + SPARE_TOKENS
+        expected = max(request.output_tokens, min(limit_tokens, CLIP_MAX_NEW_TOKENS))
+        needed = request.prompt_tokens + expected + SPARE_TOKENS
         if needed > kv_tokens:
             raise ValueError(
                 f"kv_tokens: {kv_tokens} cannot hold request {request.index}, which takes {needed} "
