@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from controller_service.predictors.base import StepLatencyPredictor, StepSample, V
+from controller_service.predictors.base import StepLatencyPredictor, V
+from controller_service.predictors.wrapped import WrappedPredictor
 
 
 def riding(predictor: StepLatencyPredictor, prefill_tokens: float) -> StepLatencyPredictor:
@@ -12,22 +11,10 @@ def riding(predictor: StepLatencyPredictor, prefill_tokens: float) -> StepLatenc
     return _Riding(predictor, prefill_tokens)
 
 
-class _Riding:
-    def __init__(self, base: StepLatencyPredictor, prefill_tokens: float) -> None:
-        self._base = base
-        self._prefill_tokens = prefill_tokens
-
-    @property
-    def name(self) -> str:
-        return self._base.name
-
-    @property
-    def fitted(self) -> bool:
-        return self._base.fitted
-
-    @property
-    def version(self) -> int:
-        return self._base.version
+class _Riding(WrappedPredictor):
+    def __init__(self, base: StepLatencyPredictor, riding_tokens: float) -> None:
+        super().__init__(base)
+        self._riding_tokens = riding_tokens
 
     def predict(
         self,
@@ -36,9 +23,8 @@ class _Riding:
         prefill_tokens: float | V = 0.0,
         draft_tokens: float | V = 0.0,
     ) -> V:
-        return self._base.predict(
-            rows, context_tokens, prefill_tokens + self._prefill_tokens, draft_tokens
-        )
+        prompt = prefill_tokens + self._riding_tokens
+        return super().predict(rows, context_tokens, prompt, draft_tokens)
 
     def predict_p90(
         self,
@@ -47,18 +33,5 @@ class _Riding:
         prefill_tokens: float | V = 0.0,
         draft_tokens: float | V = 0.0,
     ) -> V:
-        return self._base.predict_p90(
-            rows, context_tokens, prefill_tokens + self._prefill_tokens, draft_tokens
-        )
-
-    def observe(self, sample: StepSample) -> None:
-        self._base.observe(sample)
-
-    def refit_due(self, now_s: float) -> bool:
-        return self._base.refit_due(now_s)
-
-    def refit(self, now_s: float) -> None:
-        self._base.refit(now_s)
-
-    def coefficients(self) -> Mapping[str, float]:
-        return self._base.coefficients()
+        prompt = prefill_tokens + self._riding_tokens
+        return super().predict_p90(rows, context_tokens, prompt, draft_tokens)

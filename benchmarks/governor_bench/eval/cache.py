@@ -18,7 +18,6 @@ PACKAGES = (
     "governor_bench.eval.setting",
     "governor_bench.eval.simulated",
     "governor_bench.eval.workloads",
-    "governor_bench.eval.wrapped",
     "controller_service",
     "sglang_patch",
 )

@@ -8,7 +8,7 @@ from governor_profiles import StepProfile
 from controller_service.predictors.base import StepLatencyPredictor, StepSample
 from controller_service.predictors.corrected import CorrectedPredictor
 from controller_service.predictors.registry import CORRECTED, make_predictor
-from governor_bench.eval.wrapped import WrappedPredictor
+from controller_service.predictors.wrapped import WrappedPredictor
 
 TRAINING_STEPS = 200
 NOISE = 0.015

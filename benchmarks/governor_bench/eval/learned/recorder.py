@@ -8,7 +8,7 @@ import numpy as np
 
 from controller_service.learning.samples import Samples
 from controller_service.predictors.base import Floats, StepLatencyPredictor, StepSample
-from governor_bench.eval.wrapped import WrappedPredictor
+from controller_service.predictors.wrapped import WrappedPredictor
 
 
 class Recorder(WrappedPredictor):

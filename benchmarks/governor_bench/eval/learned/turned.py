@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller_service.predictors.base import StepLatencyPredictor, StepSample
-from governor_bench.eval.wrapped import WrappedPredictor
+from controller_service.predictors.wrapped import WrappedPredictor
 
 
 class TurnedPredictor(WrappedPredictor):

@@ -1,4 +1,4 @@
-"""A predictor around another one: what evaluations make theirs of."""
+"""A predictor around another one, for those that change a little of it."""
 
 from __future__ import annotations
 
