@@ -41,6 +41,9 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """TTFT promised to requests that name none; none by default."""
     max_parked_steps: Annotated[int, Meta(ge=1, le=100_000)] = 64
     """A row that sat out this many steps in a row advances whatever the controller says."""
+    max_held_steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
+    """After so many steps in a row that decoded while somebody waited, the next is the engine's own
+    choice, whatever the controller says."""
     max_wait_ms: Annotated[float, Meta(ge=0, le=50)] = 2.0
     """Longest wait for a decision before a step of the non-overlapped loop."""
     max_wait_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.05

@@ -130,6 +130,8 @@ class EngineGovernor:
         self._packer = RowPacker(drafts=bool(draft_lengths))
         self._can_prefill = prefill
         self._queue = NOBODY
+        self._held_steps = 0
+        """Steps in a row that were told to decode while somebody waited."""
         self._queue_packer = QueuePacker(drafts=bool(draft_lengths))
         self._meter = StepMeter()
         self._ends = EndLog()
@@ -189,6 +191,7 @@ class EngineGovernor:
             busy: whether there is a batch at all; an idle engine only minds its connection.
         """
         if not busy:
+            self._footing = None
             if now_s >= self._next_idle_poll_s:
                 self._next_idle_poll_s = now_s + IDLE_POLL_S
                 self._link.keep_alive(now_s)
@@ -202,7 +205,7 @@ class EngineGovernor:
         self._footing = find_footing(next_step, self._link.decision, self._link.trouble())
         park = self._rows_to_park(self._footing)
         drafts = self._drafts(self._footing) if self._draft_lengths else STOCK_DRAFTS
-        prefill = self._prefill(self._footing) if self._can_prefill else STOCK_PREFILL
+        prefill = self._bounded_prefill(self._footing) if self._can_prefill else STOCK_PREFILL
         if not park and drafts is STOCK_DRAFTS and prefill is STOCK_PREFILL:
             return None
         rids = tuple(self._table.records[index].rid for index in park)
@@ -224,6 +227,17 @@ class EngineGovernor:
             return False
         told = (decision.prefill_tokens, *(band.prefill_tokens for band in decision.orders))
         return max(told) >= 0
+
+    def _bounded_prefill(self, footing: Footing) -> PrefillOrder:
+        prefill = self._prefill(footing)
+        if prefill.tokens or not self._queue.records:
+            self._held_steps = 0
+        elif self._held_steps >= self._config.max_held_steps:
+            self._held_steps = 0
+            return STOCK_PREFILL
+        else:
+            self._held_steps += 1
+        return prefill
 
     def _prefill(self, footing: Footing) -> PrefillOrder:
         decision = self._link.decision

@@ -8,15 +8,17 @@ of these over what the engine can do at most, ``1 / token_s``; above 1, somebody
 
 *hold*   While the pressure is low, steps decode. Who waits is gathered, and shares what a step of
          prefill takes besides its tokens; and who gets its first token later is not stalled by the
-         prefill of those it was gathered with. What is kept free by a pressure below 1 is there for
-         who comes next.
+         prefill of those it was gathered with. How much of the time left is counted on follows from
+         how first tokens have turned out (:mod:`controller_service.prefill.leeway`).
 *turns*  Below a pressure of nine tenths, and for those who are late already, a step of prefill is
          followed by one of decode.
-*order*  Earliest deadline first, with hits of the prefix cache counted as done. Who is due earlier
-         passes a long prompt in the middle of its prefill. Whoever cannot be in time any more comes
-         after those who can (:mod:`controller_service.prefill.line`).
-*slack*  A chunk stalls those who decode. It is no longer than leaves them half of what they can
-         spare of their TPOT targets, unless more promises are kept by a longer one.
+*order*  The engine's own while that is in good time for everybody, else earliest deadline first,
+         with hits of the prefix cache counted as done. Who is due earlier then passes a long prompt
+         in the middle of its prefill. Whoever cannot be in time any more comes after those who can
+         (:mod:`controller_service.prefill.line`).
+*slack*  A chunk stalls those who decode, and whoever comes while it runs. It leaves the ones half
+         of what they can spare of their TPOT targets and takes a third of the others' TTFT, unless
+         first tokens would be late for that: they were promised first.
 
 Nobody starves: at one step in ``turn``, whoever has waited ``patience`` times its target is first.
 """
@@ -43,6 +45,11 @@ from controller_service.state import StepState
 
 TRIED = 16
 """Waiting requests after whose prompt a chunk may end without cutting the next."""
+SPREAD = 6
+"""Budgets from what is easy to what all who wait need that are tried besides."""
+SPARE_FOR_NEWCOMERS = 0.85
+"""Of the time left, share within which everybody is prefilled if it can be done: others will come,
+whom nobody knows of."""
 PRESSING = 0.9
 """Pressure from which on one step of prefill follows another, and those who decode wait."""
 SOON_S = 1e-3
@@ -61,6 +68,10 @@ class AdaptiveChunkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """Share of the tightest TTFT target that one step may take: who comes while it runs waits."""
     least_tokens: Annotated[int, Meta(ge=1, le=1 << 20)] = 512
     """No chunk is smaller than this for the sake of those who decode."""
+    overhead: Annotated[float, Meta(gt=0, le=1)] = 0.02
+    """Nor so small that a step of prefill spends more than this share on other things than tokens,
+    where prefill and decode take turns: that time is lost to everybody, and most of all to those
+    who decode."""
     untold_ms: Annotated[float, Meta(gt=0, le=1e7)] = 1000.0
     """A request that was promised nothing is ordered as if it were promised this, and not held."""
     patience: Annotated[float, Meta(ge=1, le=1000)] = 8.0
@@ -77,12 +88,11 @@ def decide(
     if not cost.rows:
         return _nobody_decodes(queue, cost, config)
     stalls = Stalls.of(state, cost.decode_s, config.tpot_margin)
-    stall_s = min(config.stall * stalls.least_s, config.reach * _tightest_s(state, queue))
-    easy = cost.most_within(stall_s, config.least_tokens)
+    token_s, start_s = cost.token_s(), cost.start_s
+    easy = _easy(state, cost, stalls, config)
     if not queue.waiting:
         # Whoever comes now is looked at before the next step.
         return PrefillPlan(0 if config.pressure else easy, late_tokens=easy)
-    token_s, start_s = cost.token_s(), cost.start_s
     fitting = fits(state, queue)
     line = line_up(queue, fitting, token_s, start_s, config.margin, config.untold_ms / 1e3)
     aged = _aged(queue, config, state.for_step)
@@ -96,6 +106,16 @@ def decide(
     if not line.tokens or is_held or (is_their_turn and not queue.mixes_chunks):
         return PrefillPlan(0, late_tokens=easy)
     return _go(queue, line.order, _budget(line, cost, stalls, easy), easy, cost)
+
+
+def _easy(state: StepState, cost: ChunkCost, stalls: Stalls, config: AdaptiveChunkConfig) -> int:
+    """Tokens of a chunk that hurts neither those who decode nor those who may come meanwhile."""
+    least = config.least_tokens
+    if not cost.queue.mixes_chunks:
+        least = max(least, int(cost.start_s / (config.overhead * cost.token_s())))
+    decoding = cost.most_within(config.stall * stalls.least_s, least)
+    coming = cost.most_within(config.reach * _tightest_s(state, cost.queue), config.least_tokens)
+    return min(decoding, coming)
 
 
 def _tightest_s(state: StepState, queue: PrefillState) -> float:
@@ -143,26 +163,40 @@ def _aged(queue: PrefillState, config: AdaptiveChunkConfig, step: int) -> Index:
 
 
 def _budget(line: Line, cost: ChunkCost, stalls: Stalls, easy: int) -> int:
-    """Tokens that keep most promises.
+    """Tokens by which the fewest first tokens are late, and then the fewest requests hurt.
 
     Whoever is prefilled in a step has its first token at the end of it, so one that takes in more
-    is later for all in it. Of budgets that keep equally many, those within ``easy`` come first, and
-    of these the one after which all who wait are done soonest.
+    is later for all in it. Of budgets alike, those within ``easy`` come first, and of these the one
+    after which all who wait are done soonest.
     """
     most = min(line.tokens, cost.queue.most_tokens)
     whole = line.work_tokens[:TRIED]
-    tried = np.unique(np.concatenate([whole[whole <= most], [min(easy, most), most]]))
+    spread = np.linspace(min(easy, most), most, SPREAD)
+    sizes = np.concatenate([whole[whole <= most], spread]).astype(np.int64)
+    tried = np.unique(sizes).astype(np.float64)
     stall_s = cost.stall_s(tried)
     step_s = stall_s + cost.decode_s
-    broken = _missed(line, tried, step_s) + stalls.hurt(stall_s)
     done_s = np.ceil(line.tokens / tried) * step_s
-    best = np.lexsort((np.where(tried > easy, tried, done_s), tried > easy, broken))[0]
-    return int(tried[best])
+    order = np.lexsort(
+        (
+            np.where(tried > easy, tried, done_s),
+            tried > easy,
+            stalls.hurt(stall_s),
+            _missed(line, tried, step_s, SPARE_FOR_NEWCOMERS),
+            _missed(line, tried, step_s, 1.0),
+        )
+    )
+    return int(tried[order[0]])
 
 
-def _missed(line: Line, tokens: Floats, step_s: Floats) -> Floats:
-    """How many of those who can be in time would not be with such budgets, shape of ``tokens``."""
-    work, due = line.work_tokens[: line.in_time], line.due_s[: line.in_time]
+def _missed(line: Line, tokens: Floats, step_s: Floats, share: float) -> Floats:
+    """How many of those who can be in time would not be with such budgets, shape of ``tokens``.
+
+    Args:
+        share: of the time left that they may take.
+    """
+    work = line.work_tokens[: line.in_time]
+    due = (line.due_s - line.kept_back_s * (share < 1.0))[: line.in_time] * share
     late = np.ceil(work / tokens[:, None]) * step_s[:, None] > due
     counts: Floats = np.count_nonzero(late, axis=1).astype(np.float64)
     return counts

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from sglang_patch.seams import decoding, receiving, running, speculation, startup, tokenizer
+from sglang_patch.seams import (
+    decoding,
+    prefilling,
+    receiving,
+    running,
+    speculation,
+    startup,
+    tokenizer,
+)
 from sglang_patch.seams.hooks import Hook
 
 _SCHEDULER = "sglang.srt.managers.scheduler.Scheduler."
@@ -44,6 +52,13 @@ HOOKS = (
         receiving.after_pull_raw_reqs,
         "after",
         ("self",),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        _SCHEDULER + "get_new_batch_prefill",
+        prefilling.around_get_new_batch_prefill,
+        "around",
+        ("self", "running_batch"),
         _IN_SCHEDULER,
     ),
     Hook(

@@ -21,10 +21,9 @@ HEALTH_CHECK = "HEALTH_CHECK"
 def note_end(req: Req, record: RowRecord, governor: EngineGovernor, now_s: float) -> None:
     """Tell the governor of a request whose ``finished_reason`` is set.
 
-    A row that is aborted while it waits, after a retraction too, is in no batch and not noted.
-    Neither is a health probe: nobody's requests are like it.
+    A health probe is not noted: nobody's requests are like it.
     """
-    if req.rid.startswith(HEALTH_CHECK):
+    if _is_probe(req.rid):
         record.ended = True
         return
     reason = req.finished_reason
@@ -39,3 +38,21 @@ def note_end(req: Req, record: RowRecord, governor: EngineGovernor, now_s: float
         draft_tokens=record.draft_tokens,
         accepted_tokens=record.accepted_tokens,
     )
+
+
+def note_lost(record: RowRecord, governor: EngineGovernor, now_s: float) -> None:
+    """Tell the governor of a request that was aborted while it waited: it was in no batch then."""
+    if _is_probe(record.rid):
+        return
+    governor.ended(
+        record,
+        EndReason.ABORTED,
+        now_s,
+        output_tokens=record.tokens_seen,
+        draft_tokens=record.draft_tokens,
+        accepted_tokens=record.accepted_tokens,
+    )
+
+
+def _is_probe(rid: str) -> bool:
+    return rid.startswith(HEALTH_CHECK)

@@ -10,6 +10,7 @@ from governor_protos.limits import MAX_COUNT
 from governor_protos.messages import StepKind
 
 from sglang_patch.governor import EngineGovernor
+from sglang_patch.queue import NOBODY
 from sglang_patch.seams import runtime, speculation
 from sglang_patch.seams.batches import put_back
 from sglang_patch.seams.ends import note_end
@@ -140,13 +141,20 @@ def _report(
     governor.launched(launch)
     stats = scheduler.pool_stats_observer.get_pool_stats()
     waiting = scheduler.waiting_queue
+    low_is_urgent = bool(scheduler.server_args.schedule_low_priority_values_first)
+    rows = read_table(
+        _rows(state, batch, launch.kind),
+        scheduler.chunked_req,
+        governor,
+        low_is_urgent=low_is_urgent,
+    )
+    queue = NOBODY
+    if state.waiting is not None:
+        queue = state.waiting.read(
+            scheduler, governor, rows.records, now_s(), low_is_urgent=low_is_urgent
+        )
     governor.observe(
-        read_table(
-            _rows(state, batch, launch.kind),
-            scheduler.chunked_req,
-            governor,
-            low_is_urgent=bool(scheduler.server_args.schedule_low_priority_values_first),
-        ),
+        rows,
         for_step=launch.step + 1,
         now_s=now_s(),
         kv_used_tokens=min(int(stats.full_num_used), MAX_COUNT),
@@ -156,14 +164,18 @@ def _report(
             sum(len(req.origin_input_ids) for req in itertools.islice(waiting, WAITING_SEEN)),
             MAX_COUNT,
         ),
+        queue=queue,
     )
 
 
 def _rows(state: runtime.SchedulerRuntime, batch: ScheduleBatch, kind: StepKind) -> Iterable[Req]:
     """All rows that may take part in the step after this one."""
-    if kind is StepKind.PREFILL:
-        return itertools.chain(state.scheduler.running_batch.reqs, batch.reqs)
-    if state.parked is not None:
-        return itertools.chain(batch.reqs, state.parked.reqs)
     rows: Iterable[Req] = batch.reqs
+    if kind is StepKind.PREFILL:
+        rows = itertools.chain(state.scheduler.running_batch.reqs, rows)
+    elif state.parked is not None:
+        rows = itertools.chain(rows, state.parked.reqs)
+    started = state.scheduler.chunked_req
+    if started is not None and all(req is not started for req in batch.reqs):
+        rows = itertools.chain(rows, (started,))  # it was held, or others have passed it
     return rows

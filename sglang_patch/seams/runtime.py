@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sglang_patch.link import ControllerLink
     from sglang_patch.metrics import EngineMetrics
+    from sglang_patch.seams.waiting import WaitingQueue
 
 
 @dataclass(slots=True)
@@ -25,6 +26,10 @@ class SchedulerRuntime:
     link: ControllerLink | None = None
     metrics: EngineMetrics | None = None
     order: StepOrder | None = None
+    prefills: bool = False
+    """Whether this engine can be told how much to prefill; the same on every rank."""
+    waiting: WaitingQueue | None = None
+    """Reads the waiting requests, where there is a governor that can tell about prefill."""
     parked: ScheduleBatch | None = None
     """Rows that sit out the step that is being put together or run."""
 
@@ -32,10 +37,15 @@ class SchedulerRuntime:
         """Request handler: rank 0's order, in its place in the stream of requests."""
         self.order = order
 
-    def take_order(self, step: int) -> StepOrder:
+    def order_for(self, step: int) -> StepOrder:
         """What ``step`` is to do; nothing in particular if no order is for it."""
-        order, self.order = self.order, None
+        order = self.order
         return order if order is not None and order.step == step else StepOrder(step, ())
+
+    def take_order(self, step: int) -> StepOrder:
+        """The same, once: the step is a decode step now, and is put together by it."""
+        order, self.order = self.order_for(step), None
+        return order
 
 
 _runtime: SchedulerRuntime | None = None

@@ -18,9 +18,10 @@ from sglang_patch.config import EngineConfig
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.governor import EngineGovernor, StepOrder
 from sglang_patch.link import ControllerLink
-from sglang_patch.seams import device, runtime, speculation, versions
+from sglang_patch.seams import device, prefilling, runtime, speculation, versions
 from sglang_patch.seams.hooks import require_applied
 from sglang_patch.seams.unsupported import refuse_unsupported
+from sglang_patch.seams.waiting import WaitingQueue
 
 if TYPE_CHECKING:
     import argparse
@@ -61,8 +62,16 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
             link,
             overlap=scheduler.enable_overlap,
             draft_lengths=speculation.draft_lengths(scheduler),
+            prefill=prefilling.can_be_told(scheduler),
         )
-    state = runtime.SchedulerRuntime(scheduler=scheduler, governor=governor, link=link)
+    state = runtime.SchedulerRuntime(
+        scheduler=scheduler,
+        governor=governor,
+        link=link,
+        prefills=prefilling.can_be_told(scheduler),
+    )
+    if governor is not None and state.prefills:
+        state.waiting = WaitingQueue()
     if governor is not None and scheduler.server_args.enable_metrics:
         # SGLang points the Prometheus client at its folder first; importing earlier would miss it.
         from sglang_patch.metrics import EngineMetrics
@@ -93,7 +102,7 @@ def _connect(scheduler: Scheduler, settings: EngineConfig) -> ControllerLink:
 def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
     args = scheduler.server_args
     dp_rank = scheduler.ps.dp_rank or 0
-    drafting = speculation.drafting(scheduler)
+    drafting, prefills = speculation.drafting(scheduler), prefilling.can_be_told(scheduler)
     name = settings.engine_id or f"{os.uname().nodename}-{os.getppid()}"
     return Hello(
         protocol_major=PROTOCOL_MAJOR,
@@ -113,8 +122,9 @@ def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
         chunked_prefill_tokens=scheduler.chunked_prefill_size or -1,
         speculative_algorithm=args.speculative_algorithm or "",
         draft_lengths=list(speculation.draft_lengths(scheduler)),
-        knobs=["branches"] if drafting is None else ["branches", "drafts"],
+        knobs=["branches", *(["drafts"] if drafting else []), *(["prefill"] if prefills else [])],
         device=device.name(scheduler)[:MAX_TEXT],
         graph_rows=device.graph_rows(scheduler),
         drafting=drafting,
+        mixes_chunks=bool(scheduler.is_mixed_chunk),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from governor_bench.eval.chunk import over_time, plan
+from governor_bench.eval.chunk import emulated, emulated_section, over_time, plan
 from governor_bench.eval.chunk.document import compose
 from governor_bench.eval.chunk.figures import (
     MEASURED,
@@ -44,6 +45,7 @@ from governor_bench.eval.chunk.shapes import (
 )
 from governor_bench.eval.chunk.simulated import run
 from governor_bench.eval.setting import STOCK
+from governor_bench.eval.tier_e import Repeats, describe_hosts
 from governor_profiles import load_profile
 from governor_workloads.served import Served
 from governor_workloads.spec import Workload, WorkRequest
@@ -276,6 +278,56 @@ def test_a_run_makes_a_report_a_document_and_plots(
     assert all(path.stat().st_size > 0 for path in plot_all(report, tmp_path / "plots"))
     (shown,) = report["over_time"]["runs"].values()
     assert sum(one[3] for one in shown["requests"]) == BURST
+
+
+class SimulatedRig:
+    """The simulator in the place of an engine."""
+
+    def train(self, settings: list[Setting]) -> None:
+        assert len({one.schedule for one in settings}) == 1
+
+    def run(self, setting: Setting) -> Outcome:
+        return run(setting)
+
+
+def test_tier_e_makes_a_report_and_a_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulated, "chunk_rig", lambda *_: contextlib.nullcontext(SimulatedRig()))
+    monkeypatch.setattr(plan, "EMULATED_CELLS", plan.EMULATED_CELLS[1:])
+    with Progress(disable=True) as progress:
+        report = emulated.evaluate_emulated([1], 5.0, progress, quick=False)
+    assert report["simulator_error"]["tpot_ms"]["worst_pct"] == 0.0
+    assert report["hosts"]["scale"] == 5.0
+    names = [one.name for one in plan.ON_EMULATED]
+    assert [[one["name"] for one in cell["figures"]] for cell in report["curve"]] == [names] * 2
+    assert report["arguments"]["runs"] == 2 * len(names) - 2, "the default is run once"
+    text = emulated_section.section(msgspec.json.decode(msgspec.json.encode(report)))
+    assert "stretched by 5" in text
+
+
+def test_every_setting_of_tier_e_fits_its_run() -> None:
+    for _, contender, setting in plan.emulated([1], quick=False):
+        parse_policy(setting.policy)
+        assert setting.timing.end_s <= 45
+        assert setting.chunk_tokens == 8192, contender
+        requests = workload_for(setting).requests
+        start_s, stop_s = setting.timing.window_s
+        if setting.shape == "long_bursts":
+            assert any(is_long(one.prompt_tokens) for one in requests if one.arrival_s < stop_s)
+        assert any(start_s <= one.arrival_s < stop_s for one in requests)
+
+
+def test_a_run_that_the_host_spoilt_is_run_again() -> None:
+    class Hosted(NamedTuple):
+        host_limited_share: float
+        late_share: float = 0.0
+
+    shares = iter([0.0, 0.2, 0.05, 0.3, 0.4])
+    repeats = Repeats()
+    outcomes = [repeats.run(lambda _: Hosted(next(shares)), None) for _ in range(3)]
+    assert [one.host_limited_share for one in outcomes] == [0.0, 0.05, 0.3]
+    hosts = repeats.hosts(outcomes, 3.0)
+    assert (hosts["repeated_runs"], hosts["host_limited_share_median"]) == (2, 0.05)
+    assert "2 in all" in describe_hosts(hosts)
 
 
 def test_a_missing_result_names_the_command(tmp_path: Path) -> None:

@@ -189,8 +189,9 @@ def test_tokens_count_as_late_by_the_rows_of_their_step() -> None:
         (0.02, 10, 0), (0.06, 10, 0), (0.50, 1, 4000), (0.90, 30, 0), (0.92, 30, 0),
     ):  # fmt: skip
         steps.add(
-            end_s, 0.0, rows=rows, parked=0, extra=0, prefill_tokens=prefill, context_tokens=1
-        )
+            end_s, 0.0, rows=rows, parked=0, extra=0, prefill_tokens=prefill, context_tokens=1,
+            decoding=0 if prefill else rows,
+        )  # fmt: skip
     share = on_time_share(steps, slo_ms=30.0)
     # Judged: the second step (late, 10 rows) and the fifth (in time, 30 rows).
     assert share[-1] == pytest.approx(0.75)

@@ -88,8 +88,13 @@ def test_a_long_prompt_is_given_up_for_two_short_ones() -> None:
     assert line.given_up == 1
 
 
+def test_the_engines_own_order_is_kept_while_it_is_in_good_time() -> None:
+    assert lined([(100, 3.0, 0.0), (100, 1.0, 0.0), (100, 2.0, 0.0)]).order.tolist() == [0, 1, 2]
+    assert lined([(8500, 3.0, 0.0), (100, 1.0, 0.0)]).order.tolist() == [1, 0]
+
+
 def test_who_was_promised_nothing_is_ordered_by_the_usual_target() -> None:
-    line = lined([(100, NEVER, 0.5), (100, 2.0, 0.0), (100, 0.3, 0.0)])
+    line = lined([(900, NEVER, 0.5), (900, 2.0, 0.0), (900, 0.3, 0.0)])
     assert line.order.tolist() == [2, 0, 1]
 
 

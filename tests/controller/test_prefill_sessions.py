@@ -44,8 +44,12 @@ def session_of(**facts: Any) -> EngineSession:
 
 
 def test_a_decision_names_budget_and_order_and_what_a_late_one_may_take() -> None:
-    waiting = [{"age_s": 0.7}, {"age_s": 0.72, "missing_tokens": 300}]
+    waiting = [{"age_s": 0.7}, {"age_s": 0.6, "missing_tokens": 300}]
     reply = told(session_of(), 1, waiting)
+    assert reply.prefill_tokens == 1300
+    assert list(unpack("I", reply.prefill_first)) == [1001, 1002]
+    due = [{"age_s": 0.7}, {"age_s": 0.8, "missing_tokens": 300}]
+    reply = told(session_of(), 1, due)
     assert reply.prefill_tokens == 1300
     assert list(unpack("I", reply.prefill_first)) == [1002, 1001]
     assert reply.orders[0].prefill_tokens > 0

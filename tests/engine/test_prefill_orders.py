@@ -188,3 +188,16 @@ def test_without_the_knob_nothing_is_told() -> None:
     observe(governor, 1, QueueTable())
     link.decision = decision(1, prefill_tokens=0)
     assert governor.plan(1, 1.0, busy=True) is None
+
+
+def test_a_controller_that_always_says_decode_starves_nobody() -> None:
+    link = ScriptedLink()
+    config = EngineConfig(max_held_steps=3)
+    governor = EngineGovernor(config, link, overlap=True, prefill=True)
+    told = []
+    for step in range(1, 10):
+        observe(governor, step, queue_of(1))
+        link.decision = decision(step, prefill_tokens=0)
+        order = governor.plan(step, 1.0, busy=True)
+        told.append(OWN_CHOICE if order is None else order.prefill.tokens)
+    assert told == [0, 0, 0, OWN_CHOICE, 0, 0, 0, OWN_CHOICE, 0]

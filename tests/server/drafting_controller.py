@@ -58,6 +58,7 @@ def decision(
     park: list[int] | None = None,
     orders: list[Band] | None = None,
     budget: int = -1,
+    prefill: int = -1,
 ) -> Decision:
     """A decision for a snapshot's step; ``caps`` and ``park`` name request ids."""
     caps = caps or {}
@@ -75,11 +76,13 @@ def decision(
         capped=array("I", caps).tobytes(),
         caps=bytes(caps.values()),
         draft_budget=budget,
+        prefill_tokens=prefill,
     )
 
 
 def at_random(seed: int, most: int = 0) -> Decide:
-    """Half of the rows sit out, and the others draft any length, half of them with a cap.
+    """Half of the rows sit out, and the others draft any length, half of them with a cap; now and
+    then nobody is prefilled, or some tokens are.
 
     Args:
         most: draft tokens of a row, for an engine that takes a budget for all of them: every other
@@ -97,6 +100,7 @@ def at_random(seed: int, most: int = 0) -> Decide:
             caps={row: rng.randint(0, cap) for row in rows if rng.random() < 0.5},
             park=[row for row in rows if rng.random() < 0.5],
             budget=rng.choice((-1, int(rng.random() ** 2 * most * len(rows)))) if most else -1,
+            prefill=rng.choice((-1, 0, rng.randint(1, 32))),
         )
 
     return decide

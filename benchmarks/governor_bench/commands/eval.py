@@ -223,29 +223,55 @@ def speculation(
 
 
 @evaluate.command("chunk")
-@click.option("--tier", type=click.Choice(["S"]), default="S", show_default=True)
-@seeds_option
+@click.option("--tier", type=click.Choice(["S", "E"]), default="S", show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), help="Runs per cell.  [default: 3; tier E: 1]"
+)
+@click.option(
+    "--scale",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 100),
+    help="Tier E: stretches every duration alike, so that a slow host can show a fast GPU.",
+)
 @click.option(
     "--plots",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("build/eval/chunk"),
     show_default=True,
+    help="Of tier S.",
 )
 @cluster_option
-@click.option("--quick", is_flag=True, help="One seed, two shapes, two loads, short runs.")
+@click.option("--quick", is_flag=True, help="One seed, few cells, short runs.")
 @json_option
 def chunk(
-    tier: str, seeds: int, plots: Path, cluster: str | None, quick: bool, json_path: str
+    tier: str,
+    seeds: int | None,
+    scale: float,
+    plots: Path,
+    cluster: str | None,
+    quick: bool,
+    json_path: str,
 ) -> None:
     """Prefill budgets: adaptive_chunk against fixed ones and SGLang's default."""
+    from governor_bench.eval.chunk.emulated import evaluate_emulated
+    from governor_bench.eval.chunk.judge import RunFailed
     from governor_bench.eval.chunk.plots import plot_all
     from governor_bench.eval.chunk.run import evaluate_simulated
 
-    chosen = list(range(1, seeds + 1))
+    chosen = list(range(1, (seeds or (1 if tier == "E" else 3)) + 1))
     with cluster_errors(), progress_bar() as progress:
-        report = evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
-    finish(report, json_path, _chunk_summary(report, plots / tier))
-    plot_all(report, plots / tier)
+        try:
+            report = (
+                evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
+                if tier == "S"
+                else evaluate_emulated(chosen, scale, progress, quick=quick)
+            )
+        except RunFailed as error:
+            raise click.ClickException(str(error)) from None
+    finish(report, json_path, _chunk_summary(report, plots))
+    if tier == "S":
+        plot_all(report, plots)
 
 
 @evaluate.command("document")
@@ -348,11 +374,20 @@ def _chunk_summary(report: dict[str, Any], plots: Path) -> str:
         value = report[key]
         return "-" if value is None else format(value, form)
 
+    if report["tier"] == "E":
+        errors = report["simulator_error"]
+        rest = (
+            f"simulator off by {errors['tpot_ms']['median_pct']:.1f} % in TPOT (median), "
+            f"{errors['tpot_ms']['worst_pct']:.1f} % at worst; host-limited share at most "
+            f"{report['hosts']['host_limited_share']:.2%}"
+        )
+    else:
+        rest = f"plots in {plots}"
     return (
         f"{report['policy']}: TPOT at most {figure('tpot_vs_best_fixed_meeting_ttft')} x the best "
         f"fixed budget that meets the TTFT target, in {report['cells_where_a_fixed_meets']} cells "
         f"where one does; attainment there at least {figure('ttft_attainment', '.1%')}; TPOT at "
         f"most {figure('vs_default_tpot')} x the default's; beside bursts, p99 TTFT of short "
         f"requests at least {figure('vs_default_ttft_p99', '.2f')} times better than the default's "
-        f"at {figure('burst_throughput_vs_default')} x its throughput; plots in {plots}"
+        f"at {figure('burst_throughput_vs_default')} x its throughput; {rest}"
     )

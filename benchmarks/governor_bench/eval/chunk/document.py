@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from governor_bench.eval.chunk import emulated_section
+from governor_bench.eval.chunk.entries import attained, place_of, tpot
 from governor_bench.eval.chunk.figures import MET
 from governor_bench.eval.chunk.plan import ADAPTIVE, DEFAULT, FIXED, TREES, TREES_SHARE
 from governor_bench.eval.chunk.plots import plot_all, value
@@ -32,7 +34,6 @@ PLOTS = {
 }
 
 Report = dict[str, Any]
-Cell = dict[str, Any]
 
 
 def write(results: Path, target: Path) -> None:
@@ -54,15 +55,21 @@ def compose(results: Path) -> str:
         FileNotFoundError: see :func:`write`.
     """
     report = read_report(results / RESULT_FILE, COMMAND)
+    emulated = results / emulated_section.RESULT_FILE
     parts = [
         _head(report),
         _glance(report),
         _worse(report),
-        _grid(report, "TPOT", "Mean TPOT, ms; in brackets where the target is missed.", _tpot),
-        _grid(report, "TTFT attainment", "Share of the requests, in per cent.", _attained),
+        _grid(report, "TPOT", "Mean TPOT, ms; in brackets where the target is missed.", tpot),
+        _grid(report, "TTFT attainment", "Share of the requests, in per cent.", attained),
         _bursts(report),
         _single(report),
         *([_trees(report)] if report["trees"] else []),
+        *(
+            [emulated_section.section(read_report(emulated, emulated_section.COMMAND))]
+            if emulated.exists()
+            else []
+        ),
         "## Plots\n\n"
         + "\n\n".join(f"![{title}](plots/chunk/{name}.png)" for name, title in PLOTS.items()),
         _workloads(report),
@@ -143,12 +150,12 @@ def _worse(report: Report) -> str:
             best = min(met, key=lambda one: float(one["tpot_ms"]))
             ratio = ours["tpot_ms"] / best["tpot_ms"]
             if ratio >= 1:
-                slower.append(f"{_place(cell)} ({ratio:.3f} x {best['name']})")
+                slower.append(f"{place_of(cell)} ({ratio:.3f} x {best['name']})")
             if ours["ttft_attainment"] < MET:
-                late.append(f"{_place(cell)} ({_percent(ours['ttft_attainment'])})")
+                late.append(f"{place_of(cell)} ({_percent(ours['ttft_attainment'])})")
         ratio = ours["tpot_ms"] / value(cell, DEFAULT.name)["tpot_ms"]
         if ratio >= 1:
-            than_default.append(f"{_place(cell)} ({ratio:.3f} x)")
+            than_default.append(f"{place_of(cell)} ({ratio:.3f} x)")
     lines = [
         f"- TPOT is not below the best fixed budget that meets the target: {_listed(slower)}.",
         f"- Fewer than {MET:.0%} are in time where a fixed budget gets there: {_listed(late)}.",
@@ -172,15 +179,6 @@ def _grid(report: Report, title: str, text: str, entry: Any) -> str:
     return f"## {title}\n\n{text}\n\n" + table(
         ("shape", "schedule", "load", "targets", *names), rows
     )
-
-
-def _tpot(figures: Report) -> str:
-    text = f"{figures['tpot_ms']:.1f}"
-    return text if figures["ttft_attainment"] >= MET else f"({text})"
-
-
-def _attained(figures: Report) -> str:
-    return f"{100 * figures['ttft_attainment']:.1f}"
 
 
 def _bursts(report: Report) -> str:
@@ -247,7 +245,7 @@ def _trees(report: Report) -> str:
             cell["schedule"],
             one["name"],
             f"{one['tpot_ms']:.1f}",
-            _attained(one),
+            attained(one),
             f"{one['short_ttft_p99_s']:.2f}",
         )
         for cell in report["trees"]
@@ -265,12 +263,6 @@ def _workloads(report: Report) -> str:
         "## Workloads\n\nAs at the first load of each; the rate follows the load.\n\n"
         + "\n".join(lines)
     )
-
-
-def _place(cell: Cell) -> str:
-    factor = cell["target_factor"]
-    targets = "" if factor == 1 else f", targets x {factor:g}"
-    return f"{cell['shape']} {cell['schedule']} {cell['share']:g}{targets}"
 
 
 def _listed(places: Iterable[str]) -> str:

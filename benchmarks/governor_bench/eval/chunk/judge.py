@@ -48,6 +48,8 @@ def judge(
     long = {item.index for item in workload.requests if is_long(item.prompt_tokens)}
     short = [item for item in judged if item.index not in long]
     tpot_s = [item.tpot_s for item in finished]
+    # Of what a client of tier E cuts off it knows the first token alone.
+    counted = [item for item in served if item.finished or not setting.emulated]
     waits_s, short_waits_s = _waits_s(judged, end_s), _waits_s(short, end_s)
     return Outcome(
         setting=setting,
@@ -61,7 +63,7 @@ def judge(
         short_ttft_p50_s=float(np.median(short_waits_s)),
         short_ttft_p99_s=float(np.quantile(short_waits_s, 0.99)),
         short_tpot_ms=1e3 * float(np.mean([item.tpot_s for item in short if item.finished])),
-        throughput_tok_s=tokens_between(served, start_s, stop_s, end_s) / (stop_s - start_s),
+        throughput_tok_s=tokens_between(counted, start_s, stop_s, end_s) / (stop_s - start_s),
         longest_wait_s=max(waits_s),
         times_real_time=round(times_real_time, 2),
         prefill_tokens_per_step=prefill_tokens_per_step,

@@ -50,7 +50,8 @@ def trace(setting: Setting) -> dict[str, Any]:
 
     steps = result.steps
     columns = [
-        column.tolist() for column in (steps.end_s, steps.prefill_tokens, steps.rows, steps.seconds)
+        column.tolist()
+        for column in (steps.end_s, steps.prefill_tokens, steps.decoding, steps.seconds)
     ]
     return {
         "requests": [

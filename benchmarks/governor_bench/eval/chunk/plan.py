@@ -63,6 +63,15 @@ TREES_SHARE = 0.6
 QUICK_SHARES = (0.4, 0.8)
 QUICK_SHORTENED = 4.0
 
+ON_EMULATED = (
+    Contender("fixed 2048", "fixed_chunk:2048"),
+    Contender(f"fixed {DEFAULT_TOKENS}", "eager"),
+    Contender(DEFAULT.name, "eager", schedule=PREFILL_FIRST),
+    ADAPTIVE,
+)
+"""Tier E: the engine is started once a schedule, so the policy brings the budget."""
+EMULATED_CELLS = ((CHAT.name, 0.6), (LONG_BURSTS.name, 0.4))
+
 Entry = tuple[Place, Contender, Setting]
 
 
@@ -96,6 +105,24 @@ def trees(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
         for schedule in SCHEDULES
     ]
     return _entries(places, (ADAPTIVE, TREES), seeds[:1], quick=quick)
+
+
+def emulated(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
+    """Tier E's cells."""
+    return [
+        (
+            place,
+            contender,
+            msgspec.structs.replace(
+                setting_of(place, contender, seed, shortened=1.0), emulated=True
+            ),
+        )
+        for schedule in (SCHEDULES[:1] if quick else SCHEDULES)
+        for shape, share in (EMULATED_CELLS[:1] if quick else EMULATED_CELLS)
+        for place in (Place(shape, schedule, share, 1.0),)
+        for seed in seeds
+        for contender in (ON_EMULATED[2:] if quick else ON_EMULATED)
+    ]
 
 
 def setting_of(place: Place, contender: Contender, seed: int, *, shortened: float) -> Setting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import LogFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from governor_bench.eval.chunk.plan import ADAPTIVE, DEFAULT, FIXED
 from governor_bench.eval.drawing import plt, save
@@ -121,7 +121,7 @@ def _burst(shown: Report, path: Path) -> Path:
     _logarithmic(axes[0][0])
     _logarithmic(axes[1][0])
     axes[2][0].set_yscale("log", base=2)
-    axes[2][0].yaxis.set_major_formatter(ScalarFormatter())
+    axes[2][0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes[0][0].legend(fontsize=8)
     figure.suptitle(
         f"A burst of long prompts beside short chats, load {shown['share']:g}; requests by when "
@@ -132,10 +132,11 @@ def _burst(shown: Report, path: Path) -> Path:
 
 
 def _logarithmic(axis: Any) -> None:
-    """In plain numbers, and with some between the powers of ten."""
+    """In plain numbers: 1, 2, 5, 10 and so on."""
     axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(LogFormatter())
-    axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 1)))
+    axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        set_formatter(StrMethodFormatter("{x:g}"))
     axis.tick_params(axis="y", which="both", labelsize=8)
 
 

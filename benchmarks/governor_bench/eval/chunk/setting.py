@@ -47,6 +47,10 @@ class Timing(msgspec.Struct, frozen=True):
         return self.sending_s + self.drain_s
 
 
+EMULATED = Timing(warm_up_s=6.0, judged_s=28.0, goes_on_s=2.0, drain_s=4.0)
+"""Of every run of tier E, which takes as long as it says."""
+
+
 class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that determines one run."""
 
@@ -65,6 +69,8 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every TTFT target is multiplied by it."""
     shortened: float = 1.0
     """Warm-up and window are divided by it."""
+    emulated: bool = False
+    """Tier E, or the simulator beside it."""
 
     @property
     def rate_per_s(self) -> float:
@@ -73,6 +79,8 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def timing(self) -> Timing:
+        if self.emulated:
+            return EMULATED
         judged_s = min(
             max(JUDGED_REQUESTS / self.rate_per_s, shape_of(self.shape).least_judged_s),
             MOST_JUDGED_S,
@@ -108,7 +116,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     short_ttft_p99_s: float
     short_tpot_ms: float
     throughput_tok_s: float
-    """Output tokens that users received while judged requests were sent."""
+    """Output tokens that users received while judged requests were sent; on tier E, those of
+    requests that finished."""
     longest_wait_s: float
     """For a first token; of those that had none, until the end of the run."""
     times_real_time: float

@@ -156,7 +156,8 @@ def _short(rate_per_s: float, seed: int, seconds: float) -> Workload:
 def _long_bursts(rate_per_s: float, seed: int, seconds: float) -> Workload:
     """Bursts come at regular times, whose phase the seed draws: each run holds as many."""
     chats = _short(rate_per_s, seed, seconds)
-    phase_s = float(np.random.default_rng([seed, 1]).uniform(0.0, BURST_EVERY_S))
+    latest_s = min(BURST_EVERY_S, seconds / 3.0)  # a short run holds one as well
+    phase_s = float(np.random.default_rng([seed, 1]).uniform(0.0, latest_s))
     starts_s = np.arange(phase_s, seconds, BURST_EVERY_S)
     long = [
         WorkRequest(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 from typing import Any
 
 import msgspec
@@ -16,10 +15,8 @@ from governor_bench.eval.speculation.plan import TABLE, Contender, Entries
 from governor_bench.eval.speculation.rig import SpeculationRig, speculation_rig
 from governor_bench.eval.speculation.run import pairs_of, settings_of
 from governor_bench.eval.speculation.setting import EMULATED, Outcome, Setting, run, workload_of
+from governor_bench.eval.tier_e import Repeats, error_pct, sum_up
 
-HELD_UP = 0.01
-"""A run in which the host held the device up for more than this share of its time is run again, and
-the better of the two counts."""
 NO_TREES = "The emulated engine drafts chains alone; trees are compared in the simulator."
 
 
@@ -35,7 +32,7 @@ def evaluate_emulated(
         RunFailed: a run was not served.
     """
     stopwatch = Stopwatch()
-    repeated: list[str] = []
+    repeats = Repeats()
     seeds = list(seeds[:1] if quick else seeds)
     grid = plan.emulated(seeds, plan.ON_EMULATED, quick=quick)
     cells = len({(setting.load, setting.level, setting.other_level) for _, setting in grid})
@@ -49,11 +46,7 @@ def evaluate_emulated(
         outcomes = []
         for contender, setting in entries:
             stage(f"{contender.name} at {setting.load} users, acceptance {setting.level:g}")
-            outcome = rig.run(setting)
-            if outcome.host_limited_share > HELD_UP:
-                repeated.append(contender.name)
-                outcome = min(outcome, rig.run(setting), key=lambda run: run.host_limited_share)
-            outcomes.append(outcome)
+            outcomes.append(repeats.run(rig.run, setting))
             progress.advance(task)
         return outcomes
 
@@ -76,14 +69,7 @@ def evaluate_emulated(
             pairs_of(entries, outcomes), pairs_of(entries, simulated)
         ),
         "workload": workload_of(grid[0][1]).description,
-        "hosts": {
-            "scale": scale,
-            "host_limited_share": max(item.host_limited_share for item in outcomes),
-            "host_limited_share_median": median(item.host_limited_share for item in outcomes),
-            "late_share": max(item.late_share for item in outcomes),
-            "repeated_above_share": HELD_UP,
-            "repeated_runs": len(repeated),
-        },
+        "hosts": repeats.hosts(outcomes, scale),
         **envelope(
             tier="E",
             seeds=seeds,
@@ -101,14 +87,11 @@ def simulator_error(
     for cell_e, cell_s in zip(figures.cells_of(emulated), figures.cells_of(simulated), strict=True):
         place = (cell_e.load, cell_e.level, cell_e.other_level)
         errors[place] = {
-            e.name: round(100.0 * (s.tokens_per_s / e.tokens_per_s - 1.0), 2)
+            e.name: error_pct(s.tokens_per_s, e.tokens_per_s)
             for e, s in zip(cell_e.figures, cell_s.figures, strict=True)
         }
-    sizes = [abs(error) for found in errors.values() for error in found.values()]
     return {
-        "median_pct": median(sizes),
-        "worst_pct": max(sizes),
-        "mean_signed_pct": sum(sum(found.values()) for found in errors.values()) / len(sizes),
+        **sum_up([error for found in errors.values() for error in found.values()]),
         "cells": [
             {"load": load, "level": level, "other_level": other, "error_pct": found}
             for (load, level, other), found in errors.items()

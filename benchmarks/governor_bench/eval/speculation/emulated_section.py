@@ -6,7 +6,8 @@ from typing import Any
 
 from governor_bench.eval.speculation.plan import FIXED, TURBOSPEC
 from governor_bench.eval.speculation.plots import place_of
-from governor_bench.eval.tables import percent, table
+from governor_bench.eval.tables import table
+from governor_bench.eval.tier_e import describe_hosts
 
 RESULT_FILE = "speculation-E.json"
 COMMAND = "governor eval speculation --tier E"
@@ -20,7 +21,7 @@ def section(report: Report) -> str:
 
 
 def _head(report: Report) -> str:
-    arguments, hosts = report["arguments"], report["hosts"]
+    arguments = report["arguments"]
     quick = ", a quick run" if arguments["quick"] else ""
     return (
         "## On real SGLang\n\nTier E: stock SGLang over HTTP with a real controller, on the "
@@ -30,12 +31,7 @@ def _head(report: Report) -> str:
         f"- One engine for all runs; the policy changes between them. Seeds {report['seeds']}, "
         f"{arguments['runs']} runs in {report['seconds']:.0f} s on {report['machine']['cpus']} "
         f"CPUs{quick}.\n"
-        f"- All durations are stretched by {hosts['scale']:g} and shrunk again in the figures. The "
-        f"device waited for the host for {percent(hosts['host_limited_share_median'])} of its time "
-        f"(median), {percent(hosts['host_limited_share'])} at worst; at worst "
-        f"{percent(hosts['late_share'])} of the decisions came late. Runs of more than "
-        f"{percent(hosts['repeated_above_share'])} were run again, {hosts['repeated_runs']} in "
-        "all, and the better of the two counts.\n"
+        f"- {describe_hosts(report['hosts'])}\n"
         f"- {report['tree_vs_local_note']}\n\n"
         f"Workload of the first cell: {report['workload']}"
     )

@@ -18,11 +18,12 @@ Records = Sequence[dict[str, Any]]
 
 def decode_steps(controller: Controller, since: int) -> Records:
     """Its newest decode steps, as far as they are newer than step ``since``."""
-    return [
-        item
-        for item in controller.steps(last=ENOUGH_STEPS)
-        if item["step"] > since and item["kind"] == StepKind.DECODE
-    ]
+    return of_decode([item for item in controller.steps(ENOUGH_STEPS) if item["step"] > since])
+
+
+def of_decode(records: Records) -> Records:
+    """Those of steps that decode."""
+    return [item for item in records if item["kind"] == StepKind.DECODE]
 
 
 def step_figures(records: Records, scale: float, *, times_real_time: float) -> StepFigures:
