@@ -64,6 +64,9 @@ class Batcher:
         self.chunked: SimRow | None = None
         """The row in the middle of a chunked prefill."""
         self.retractions = 0
+        """Rows that lost their memory because it was short."""
+        self.preemptions = 0
+        """Rows that lost it because somebody said so."""
         self._ratio = FIRST_RATIO
         self._is_full = False
 
@@ -129,9 +132,7 @@ class Batcher:
         )
         while len(order) > keep:
             row = order.pop()
-            self.kv.release(row)
-            row.retracted = True
-            row.missing_tokens = UNKNOWN
+            self._take_memory(row)
             self.retractions += 1
             self.waiting.append(row)
             if len(order) + spare_tokens <= self.kv.reachable_tokens:
@@ -142,6 +143,37 @@ class Batcher:
         decoded = sum(row.output_tokens for row in self.running)
         wanted = sum(row.max_new_tokens for row in self.running)
         self._ratio = min(1.0, (decoded + RETRACT_STEPS * len(self.running)) / (wanted + 1))
+
+    def preempt(self, rids: tuple[str, ...]) -> list[SimRow]:
+        """Take memory from running rows because somebody said so; one row at least is left.
+
+        As when memory is short, what the prefix cache holds of their prompts stays until room is
+        needed, and what they have written has to be computed again.
+
+        Returns:
+            Those rows. They come back to the end of the queue with :meth:`bring_back`, once the
+            step has been put together: a step that is still running computes for them in vain.
+        """
+        named = frozenset(rids)
+        out = [row for row in self.running if row.rid in named][: max(0, len(self.running) - 1)]
+        if not out:
+            return []
+        for row in out:
+            self._take_memory(row)
+        self.preemptions += len(out)
+        gone = set(map(id, out))
+        self.running = [row for row in self.running if id(row) not in gone]
+        self._is_full = False
+        return out
+
+    def bring_back(self, rows: list[SimRow]) -> None:
+        """Rows that :meth:`preempt` took out wait again."""
+        self.waiting.extend(rows)
+
+    def _take_memory(self, row: SimRow) -> None:
+        self.kv.release(row)
+        row.retracted = True
+        row.missing_tokens = UNKNOWN
 
     def relax(self) -> None:
         """A decode step fitted: expect a little less growth from here on."""

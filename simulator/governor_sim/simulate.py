@@ -80,6 +80,9 @@ class SimResult(msgspec.Struct, frozen=True):
     virtual_s: float
     wall_s: float
     retractions: int
+    """Rows that lost their memory because it was short."""
+    preemptions: int
+    """Rows that lost it because the controller said so."""
     host_limited_s: float
     """Time that the device stood still because the host was not ready."""
     kv_held_tokens: int
@@ -135,7 +138,12 @@ def simulate(
         link = VirtualLink(session, policy, config.latency, seed)
         lengths = () if config.drafting is None else config.drafting.lengths
         governor = EngineGovernor(
-            config.engine, link, overlap=config.overlap, draft_lengths=lengths, prefill=True
+            config.engine,
+            link,
+            overlap=config.overlap,
+            draft_lengths=lengths,
+            prefill=True,
+            retract=True,
         )
     drafter = None
     if config.drafting is not None:
@@ -174,6 +182,7 @@ def simulate(
         virtual_s=engine.now_s,
         wall_s=time.perf_counter() - started_s,
         retractions=batcher.retractions,
+        preemptions=batcher.preemptions,
         host_limited_s=engine.host_limited_s,
         kv_held_tokens=kv.used_tokens,
     )
@@ -210,7 +219,7 @@ def _hello(profile: StepProfile, config: SimConfig, kv: KvMemory) -> Hello:
         chunked_prefill_tokens=config.limits.chunked_prefill_size,
         speculative_algorithm="" if drafting is None else "SIMULATED",
         draft_lengths=[] if drafting is None else list(drafting.lengths),
-        knobs=["branches", "prefill"] if drafting is None else ["branches", "prefill", "drafts"],
+        knobs=["branches", "prefill", "retract", *([] if drafting is None else ["drafts"])],
         device=f"simulated:{profile.name}"[:MAX_TEXT],
         graph_rows=list(profile.graph_rows),
         drafting=None if drafting is None else drafting.told(),
