@@ -96,7 +96,7 @@ class Tally:
     falls: Counter[str] = field(default_factory=Counter)
     parked_row_steps: int = 0
     retracted_rows: int = 0
-    """Rows that were told to give up their memory for others."""
+    """Rows that gave up their memory for others."""
     vetoed_steps: int = 0
     """Steps at which parking was decided but memory or the batch did not allow it."""
     dropped_ends: int = 0
@@ -166,6 +166,7 @@ class EngineGovernor:
         max_new_tokens: int,
         priority: int,
         pinned: bool,
+        protected: bool = False,
     ) -> RowRecord:
         """Start a record for a request that is seen for the first time."""
         wishes = terms(custom_params)
@@ -185,6 +186,7 @@ class EngineGovernor:
             max_new_tokens=max_new_tokens,
             priority=priority,
             pinned=pinned,
+            protected=protected,
             group=progress,
         )
 
@@ -220,7 +222,6 @@ class EngineGovernor:
         freed = frozenset(retract)
         rids = (self._table.records[index].rid for index in park)
         parked = tuple(rid for rid in rids if rid not in freed)
-        self.tally.retracted_rows += len(retract)
         return StepOrder(next_step, parked, drafts, prefill, retract)
 
     def _has_choices(self) -> bool:
@@ -293,9 +294,16 @@ class EngineGovernor:
         return retract_as_decided(decision, self._table, frozenset(park))
 
     def decode_planned(
-        self, parked: list[RowRecord], kept: list[RowRecord], now_s: float, *, vetoed: bool
+        self,
+        parked: list[RowRecord],
+        kept: list[RowRecord],
+        now_s: float,
+        *,
+        vetoed: bool,
+        retracted: int = 0,
     ) -> None:
-        """A decode step was put together: ``parked`` rows sit it out, ``kept`` rows run."""
+        """A decode step was put together: ``parked`` rows sit it out, ``kept`` rows run, and
+        ``retracted`` ones wait again."""
         for record in parked:
             record.sit_out()
         for record in kept:
@@ -307,6 +315,7 @@ class EngineGovernor:
             return
         self._count(footing)
         self.tally.parked_row_steps += len(parked)
+        self.tally.retracted_rows += retracted
         self.tally.vetoed_steps += vetoed
 
     def _count(self, footing: Footing) -> None:

@@ -66,8 +66,8 @@ class RowFlag(IntFlag):
     UNBORN = 2
     """Still in prefill: joins the decode batch after this step."""
     PROTECTED = 4
-    """Its client asked that nobody takes its place: never retracted for another's sake. It may be
-    parked like any other. Since 1.6."""
+    """Never retracted for another's sake: its client asked that nobody takes its place, or the
+    engine could not bring all of it back. It may be parked like any other. Since 1.6."""
 
 
 class QueueFlag(IntFlag):
