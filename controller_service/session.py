@@ -33,6 +33,7 @@ from controller_service.state import StepState
 if TYPE_CHECKING:
     from controller_service.learning.acceptance import AcceptanceModel
     from controller_service.logbook.book import EngineLog  # pyarrow is loaded only to keep a log
+    from controller_service.service.fits import LengthFits
 
 ORDERS_EVERY = 16
 """Decisions for which a table of standing orders is good, unless policy or predictor change."""
@@ -52,11 +53,13 @@ class EngineSession:
         replan_steps: int = 1,
         journal: EngineLog | None = None,
         acceptance: AcceptanceModel | None = None,
+        length_fits: LengthFits | None = None,
     ) -> None:
         """
         Args:
             journal: where finished steps and requests are written down; nowhere by default.
             acceptance: how often drafts of earlier requests were right.
+            length_fits: where trees for output lengths are fitted; None: nowhere.
         """
         self.hello = hello
         self.predictor = predictor
@@ -79,7 +82,7 @@ class EngineSession:
         self._prefills_in_a_row = 0
         self._step_s = 0.0
         self._leeway = Leeway()
-        self._service = ServiceSession(hello)
+        self._service = ServiceSession(hello, length_fits)
         self._caps_default = 0
         if self._drafts is not None and hello.drafting is not None and hello.drafting.width > 1:
             self._caps_default = hello.drafting.most_tokens

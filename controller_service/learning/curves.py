@@ -62,6 +62,10 @@ class Curves:
         told: Floats = np.minimum(np.where(alive > LEAST_ALIVE, found, output_tokens), most)
         return told
 
+    def alive(self, cells: Cells, tokens: Floats) -> Floats:
+        """Share of the requests of each cell that are longer than so many tokens."""
+        return self._at(cells, tokens)[0]
+
     def _at(self, cells: Cells, tokens: Floats) -> tuple[Floats, Floats]:
         """Height of each curve at ``tokens``, and the area below it up to there."""
         place = np.clip(self._tokens.searchsorted(tokens, side="right") - 1, 0, None)

@@ -11,6 +11,7 @@ from governor_protos.messages import Hello, Snapshot
 from controller_service.predictors.base import Floats
 from controller_service.prefill.queue import PrefillState
 from controller_service.service.book import ServiceBook, Told
+from controller_service.service.fits import LengthFits
 from controller_service.service.lengths import LengthBook
 from controller_service.service.state import Service, ServiceState
 from controller_service.state import StepState
@@ -24,14 +25,18 @@ ALL_MEMORY = 0.98
 
 
 class ServiceSession:
-    """Follows one engine. Costs nothing until a policy asks for :meth:`state`."""
+    """Follows one engine. Costs next to nothing until a policy asks for :meth:`state`.
 
-    def __init__(self, hello: Hello) -> None:
+    Args:
+        fits: see :class:`~.lengths.LengthBook`.
+    """
+
+    def __init__(self, hello: Hello, fits: LengthFits | None = None) -> None:
         self._most_rows = hello.max_running_requests
         self._can_retract = KNOB in hello.knobs
         self._speculates = bool(hello.speculative_algorithm)
         self._book = ServiceBook()
-        self.lengths = LengthBook()
+        self.lengths = LengthBook(fits)
         self._given = np.zeros(2)  # draft tokens accepted and rounds, of everybody, faded
 
     def state(self, state: StepState, queue: PrefillState | None) -> ServiceState:
@@ -50,7 +55,7 @@ class ServiceSession:
     def settle(self, snapshot: Snapshot) -> None:
         """What can wait until the reply is on its way."""
         self.lengths.ended(snapshot.ended)
-        if self.lengths.is_due:
+        if self.lengths.is_due and len(self._book):
             here = self._book.present
             self.lengths.learn(here["prompt"], here["output"], here["limit"])
 

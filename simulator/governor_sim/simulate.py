@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from controller_service.policies.base import Policy
 from controller_service.predictors.base import StepLatencyPredictor
+from controller_service.service.fits import InlineFits
 from controller_service.session import EngineSession
 from governor_sim.batching import Batcher, EngineLimits
 from governor_sim.drafting import Drafter, DraftingConfig
@@ -133,7 +134,11 @@ def simulate(
                 "False (--normal-loop)"
             )
         session = EngineSession(
-            _hello(profile, config, kv), predictor, config.lease_steps, config.replan_steps
+            _hello(profile, config, kv),
+            predictor,
+            config.lease_steps,
+            config.replan_steps,
+            length_fits=InlineFits(),
         )
         link = VirtualLink(session, policy, config.latency, seed)
         lengths = () if config.drafting is None else config.drafting.lengths
