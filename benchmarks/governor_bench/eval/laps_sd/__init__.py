@@ -1,1 +1,1 @@
-"""``governor eval laps-sd``: the order of service, against what others have and what is possible."""
+"""The evaluation of the order of service: against what others have, and what is possible."""

@@ -63,7 +63,9 @@ def decide_lof(
     if queue is None or not queue.waiting:
         return OrderPlan()
     limit = -queue.max_new_tokens.astype(np.float64)
-    return OrderPlan(line_up(state, queue, [limit], np.zeros(queue.waiting, dtype=np.bool_))[:NAMED])
+    return OrderPlan(
+        line_up(state, queue, [limit], np.zeros(queue.waiting, dtype=np.bool_))[:NAMED]
+    )
 
 
 class Srpt:
@@ -129,7 +131,7 @@ class Srpt:
         """Rounds to the end, by tokens written so far; shape ``(output_tokens + 1,)``."""
         tokens, acceptance = request.output_tokens, self._workload.acceptance
         if not self._speculates or acceptance is None:
-            return np.arange(tokens, -1.0, -1.0)
+            return np.arange(tokens, -1, -1, dtype=np.float64)
         luck = acceptance.luck(self._workload.seed, request.index, 0, tokens + 1)
         return rounds_to_the_end(luck.choice.tolist(), tokens)
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from governor_bench.eval.laps_sd.contestants import LOF, SRPT
-from governor_bench.eval.laps_sd.setting import Setting
+from governor_bench.eval.laps_sd.setting import (
+    BURSTY,
+    DECLARED,
+    PLACES,
+    POISSON,
+    SGLANG_PLACES,
+    SILENT,
+    TELLING,
+    Setting,
+)
 from governor_bench.eval.laps_sd.shapes import INSTRUCTIONS, REASONING, SHAPES, SYNTHESIS
 from governor_bench.eval.setting import STOCK
 
@@ -28,10 +37,12 @@ class Place(NamedTuple):
     share: float
     """Load, as a share of what saturates the engine."""
     speculates: bool = True
-    cv: float = 1.0
+    cv: float = BURSTY
     """Of the gaps between arrivals."""
-    declares: bool = False
-    """Whether requests name as their limit just what they will say."""
+    places: int = PLACES
+    """In the batch."""
+    lengths: str = TELLING
+    """What is told of how much a request will say."""
 
 
 FIRST_COME = Contender("fcfs", STOCK, "SGLang's own order, ungoverned")
@@ -41,12 +52,11 @@ OURS = Contender("laps_sd", "laps_sd", "governed")
 ORACLE = Contender("srpt", SRPT, "`laps_sd`'s rules, given what really remains")
 LONGEST = Contender("lof", LOF, "SGLang's `lof`: highest limit first")
 MAIN = (FIRST_COME, LEAST_ATTAINED, SHORTEST_JOB, OURS, ORACLE)
-DECLARED = (FIRST_COME, LONGEST, LEAST_ATTAINED, SHORTEST_JOB, OURS, ORACLE)
+WITH_LIMITS = (FIRST_COME, LONGEST, LEAST_ATTAINED, SHORTEST_JOB, OURS, ORACLE)
 
 SHARES = (0.5, 0.7, 0.8, 0.9, 0.95)
-VARIED_SHARES = (0.7, 0.95)
-"""Loads without speculation, and where requests declare their length."""
-BURSTY_SHARE, BURSTY_CV = 0.8, 2.5
+VARIED, VARIED_SHARE = INSTRUCTIONS, 0.9
+"""What everything but the grid is run at."""
 SHOWN_SHARE = 0.9
 """Load whose latencies are drawn as distributions."""
 QUICK_SHARES = (0.9,)
@@ -64,7 +74,7 @@ Entry = tuple[Place, Contender, Setting]
 
 
 def main(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
-    """The grid: shape x load, on an engine that speculates; nobody says how long he will be."""
+    """The grid: shape x load."""
     shapes = SHAPES if not quick else (INSTRUCTIONS, REASONING)
     places = [
         Place(shape.name, share)
@@ -75,19 +85,23 @@ def main(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
 
 
 def variants(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
-    """The same without speculation, in bursts, and with declared lengths."""
+    """One thing changed at a time: no speculation, Poisson arrivals, more places, prompts that tell
+    nothing of lengths, limits that tell all."""
     if quick:
         return []
-    plain = [
-        Place(shape.name, share, speculates=False) for shape in SHAPES for share in VARIED_SHARES
+    changes: list[dict[str, Any]] = [
+        {"cv": POISSON},
+        {"places": SGLANG_PLACES},
+        {"lengths": SILENT},
     ]
-    bursty = [Place(shape.name, BURSTY_SHARE, cv=BURSTY_CV) for shape in SHAPES]
-    declared = [
-        Place(shape.name, share, declares=True) for shape in SHAPES for share in VARIED_SHARES
+    places = [
+        *(Place(shape.name, VARIED_SHARE, speculates=False) for shape in SHAPES),
+        *(Place(VARIED.name, VARIED_SHARE, **change) for change in changes),
     ]
+    declared = [Place(VARIED.name, VARIED_SHARE, lengths=DECLARED)]
     return [
-        *_entries([*plain, *bursty], MAIN, seeds, quick=quick),
-        *_entries(declared, DECLARED, seeds, quick=quick),
+        *_entries(places, MAIN, seeds, quick=quick),
+        *_entries(declared, WITH_LIMITS, seeds, quick=quick),
     ]
 
 
@@ -102,7 +116,7 @@ def emulated(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
             ),
         )
         for shape, share in (EMULATED_CELLS[:1] if quick else EMULATED_CELLS)
-        for place in (Place(shape, share, declares=True),)
+        for place in (Place(shape, share, lengths=DECLARED),)
         for seed in seeds
         for contender in (ON_EMULATED[::3] if quick else ON_EMULATED)
     ]
@@ -117,7 +131,8 @@ def setting_of(place: Place, contender: Contender, seed: int, *, shortened: floa
         policy=contender.policy,
         speculates=place.speculates,
         cv=place.cv,
-        declares=place.declares,
+        places=place.places,
+        lengths=place.lengths,
         shortened=shortened,
     )
 

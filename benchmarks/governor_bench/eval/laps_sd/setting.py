@@ -11,10 +11,16 @@ from governor_bench.eval.laps_sd.shapes import shape_of, workload_of
 from governor_bench.eval.setting import STOCK
 
 PROFILE = "qwen3-32b-h200"
-MOST_ROWS = 48
-"""Places in the batch: what SGLang gives itself as soon as it speculates."""
+PLACES, SGLANG_PLACES = 16, 48
+"""In the batch. The first keep it full at all loads that count; the others are what SGLang gives
+itself as soon as it speculates."""
+BURSTY, POISSON = 2.0, 1.0
+"""Coefficient of variation of the gaps between arrivals."""
 DRAFT_TOKENS = 3
 """Drafted for every row at every step; nobody decides about it here."""
+TELLING, SILENT, DECLARED = "prompt", "nothing", "declared"
+"""What tells of the length of an output: that of the prompt, nothing, or the limit that the request
+names, which then is just what it will say."""
 LEAST_SHARE, MOST_SHARE = 0.7, 0.95
 """Loads that headline figures are of."""
 
@@ -60,10 +66,11 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: str = STOCK
     """As :func:`..contestants.policy_of` reads it."""
     speculates: bool = True
-    cv: float = 1.0
-    """Of the gaps between arrivals; 1: Poisson."""
-    declares: bool = False
-    """Whether requests name as their limit just what they will say."""
+    cv: float = BURSTY
+    """Of the gaps between arrivals."""
+    places: int = PLACES
+    lengths: str = TELLING
+    """What is told of how much a request will say."""
     predictor: str = "corrected-linear"
     profile: str = PROFILE
     shortened: float = 1.0
@@ -74,8 +81,8 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def rate_per_s(self) -> float:
         """Requests per second, on average."""
-        shape = shape_of(self.shape)
-        return self.share * (shape.drafting_per_s if self.speculates else shape.plain_per_s)
+        drafting, plain = shape_of(self.shape).saturation_per_s[self.places]
+        return self.share * (drafting if self.speculates else plain)
 
     @property
     def timing(self) -> Timing:
@@ -143,12 +150,13 @@ def workload_for(setting: Setting) -> Workload:
         setting.cv,
         setting.seed,
         setting.timing.sending_s,
+        is_telling=setting.lengths != SILENT,
     )
 
 
 def limits_of(setting: Setting) -> EngineLimits:
     """What the engine was started with."""
-    return EngineLimits(max_running_requests=MOST_ROWS)
+    return EngineLimits(max_running_requests=setting.places)
 
 
 def drafting_of(setting: Setting) -> DraftingConfig | None:

@@ -11,6 +11,7 @@ from governor_bench.eval.laps_sd.contestants import SRPT, policy_of
 from governor_bench.eval.laps_sd.estimation import Recorder
 from governor_bench.eval.laps_sd.judge import judge
 from governor_bench.eval.laps_sd.setting import (
+    DECLARED,
     Outcome,
     Setting,
     drafting_of,
@@ -58,7 +59,7 @@ def simulated(setting: Setting, workload: Workload, policy: Policy | None) -> Si
     """The bare run of ``setting`` over its own ``workload``; without a policy, ungoverned."""
     profile = load_profile(setting.profile)
     # A request of tier E ends with its limit, which is what it will say.
-    declares = setting.declares or setting.emulated or setting.policy == SRPT
+    declares = setting.lengths == DECLARED or setting.emulated or setting.policy == SRPT
     config = SimConfig(
         limits=limits_of(setting),
         drafting=drafting_of(setting),
