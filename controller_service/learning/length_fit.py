@@ -13,7 +13,7 @@ import sys
 from controller_service.learning.arrays import unpack
 from controller_service.learning.ends import Lives
 
-NICENESS = 10
+NICENESS = 5
 CPU_LIMIT_S = 120
 MOST_BYTES = 16 << 20
 

@@ -51,9 +51,9 @@ class LapsSdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Standard deviation of the share of accepted drafts below which it has settled."""
     prior: bool = True
     """Whether who has not settled is ranked by everybody's acceptance, not by attained service."""
-    patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 60.0
+    patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 120.0
     preempt: bool = True
-    margin: Annotated[float, Meta(ge=0, le=1000)] = 1.5
+    margin: Annotated[float, Meta(ge=0, le=1000)] = 2.0
     """A row yields if that saves so many times what it costs."""
     most_retractions: Annotated[int, Meta(ge=0, le=1000)] = 2
     """How often one request yields at most."""
