@@ -147,7 +147,7 @@ def headline(cells: Sequence[Cell]) -> dict[str, Any]:
             for name in (FIRST_COME.name, LEAST_ATTAINED.name, SHORTEST_JOB.name)
         },
         "mean_latency_vs_better_of_las_and_sjf": max(
-            (_vs_better(cell) for cell in counted), default=None
+            (ratio for cell in counted for ratio in _vs_better(cell)), default=None
         ),
         "gap_to_srpt": _gap(_worst(counted, "mean_s", ORACLE.name)),
         "p99_vs_fcfs": _worst(counted, "p99_s", FIRST_COME.name),
@@ -199,11 +199,12 @@ def _average(cells: Sequence[Cell], field: str, name: str, ours: str = OURS.name
     return geometric_mean(found) if found else None
 
 
-def _vs_better(cell: Cell) -> float:
+def _vs_better(cell: Cell) -> list[float]:
+    """Over the better of LAS and SJF; empty where neither was run."""
     others = [
         cell.of(one.name).mean_s for one in (LEAST_ATTAINED, SHORTEST_JOB) if cell.has(one.name)
     ]
-    return cell.of(OURS.name).mean_s / min(others)
+    return [cell.of(OURS.name).mean_s / min(others)] if others else []
 
 
 def _gap(ratio: float | None) -> float | None:

@@ -14,7 +14,7 @@ PROFILE = "qwen3-32b-h200"
 PLACES, SGLANG_PLACES = 16, 48
 """In the batch. The first keep it full at all loads that count; the others are what SGLang gives
 itself as soon as it speculates."""
-BURSTY, POISSON = 2.0, 1.0
+BURSTY, POISSON = 3.0, 1.0
 """Coefficient of variation of the gaps between arrivals."""
 DRAFT_TOKENS = 3
 """Drafted for every row at every step; nobody decides about it here."""
