@@ -169,6 +169,7 @@ class Controller:
                 self.config.replan_steps,
                 None if self.logbook is None else self.logbook.open(hello),
                 self.models.acceptance_prior(hello),
+                self.models.length_fits,
             )
         session.hello = hello
         try:

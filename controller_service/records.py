@@ -33,6 +33,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, gc=False):
     kv_total_tokens: int = 0
     waiting_requests: int = 0
     waiting_prefill_tokens: int = 0
+    retracted_rows: int = 0
+    """Rows that were to give up their memory for others."""
 
 
 class StepRecord(msgspec.Struct, frozen=True, gc=False):

@@ -10,13 +10,15 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 from governor_protos import encode
 from governor_protos.limits import MAX_DRAFT_PRICE, MAX_DURATION_S
 from governor_protos.messages import Band, Decision, Hello, Snapshot, StepFeedback, StepKind
 
+from controller_service.groups import Index
 from controller_service.observe.stats import OutcomeCounts
 from controller_service.orders import one_band
-from controller_service.policies.base import OWN_CHOICE, Policy, StepPlan
+from controller_service.policies.base import OWN_CHOICE, Knob, Policy, StepPlan
 from controller_service.predictors.base import LEAST_LATENCY_S, StepLatencyPredictor, StepSample
 from controller_service.prefill.leeway import Leeway
 from controller_service.prefill.queue import KNOB as PREFILL_KNOB
@@ -24,12 +26,15 @@ from controller_service.prefill.queue import PrefillState
 from controller_service.prefill_share import PrefillShare
 from controller_service.records import DecisionRecord, Expectation, StepLog
 from controller_service.replanning import Planner
+from controller_service.retraction import rows_to_retract
+from controller_service.service.session import ServiceSession
 from controller_service.speculation.session import draft_session
 from controller_service.state import StepState
 
 if TYPE_CHECKING:
     from controller_service.learning.acceptance import AcceptanceModel
     from controller_service.logbook.book import EngineLog  # pyarrow is loaded only to keep a log
+    from controller_service.service.fits import LengthFits
 
 ORDERS_EVERY = 16
 """Decisions for which a table of standing orders is good, unless policy or predictor change."""
@@ -49,11 +54,13 @@ class EngineSession:
         replan_steps: int = 1,
         journal: EngineLog | None = None,
         acceptance: AcceptanceModel | None = None,
+        length_fits: LengthFits | None = None,
     ) -> None:
         """
         Args:
             journal: where finished steps and requests are written down; nowhere by default.
             acceptance: how often drafts of earlier requests were right.
+            length_fits: where trees for output lengths are fitted; None: nowhere.
         """
         self.hello = hello
         self.predictor = predictor
@@ -76,13 +83,14 @@ class EngineSession:
         self._prefills_in_a_row = 0
         self._step_s = 0.0
         self._leeway = Leeway()
+        self._service = ServiceSession(hello, length_fits)
         self._caps_default = 0
         if self._drafts is not None and hello.drafting is not None and hello.drafting.width > 1:
             self._caps_default = hello.drafting.most_tokens
         self._orders: list[Band] = one_band(hello.max_running_requests)
         self._orders_for: tuple[Policy | None, int] = (None, -1)
         self._orders_age = 0
-        self._unsettled: tuple[StepState, Policy, StepPlan, int] | None = None
+        self._unsettled: tuple[StepState, Policy, StepPlan, int, int] | None = None
 
     def decide(self, snapshot: Snapshot, policy: Policy) -> bytes:
         """The reply to ``snapshot``.
@@ -102,6 +110,9 @@ class EngineSession:
                 self._leeway.share,
             )
         state = StepState.from_snapshot(snapshot, self._prefill_share.per_token_s, drafts, queue)
+        if policy.decides(Knob.ORDER):
+            service = self._service.state(state, queue)
+            state = msgspec.structs.replace(state, service=service)
         plan = self._planner.plan(state, policy, self.predictor)
         # The one place that turns a plan into parked rows, and so the one that keeps the promise:
         # nothing but a row that the engine offered for parking is ever parked.
@@ -112,6 +123,7 @@ class EngineSession:
         if self._drafts is not None:
             self._drafts.decided(snapshot.for_step, capped, caps)
         tokens, first = self._prefill_orders(plan, queue)
+        retract = rows_to_retract(state, plan)
         reply = encode(
             Decision(
                 for_step=snapshot.for_step,
@@ -130,9 +142,10 @@ class EngineSession:
                 draft_price=_price(plan),
                 prefill_tokens=tokens,
                 prefill_first=first,
+                retract=state.request_id[retract].tobytes(),
             )
         )
-        self._unsettled = (state, policy, plan, len(park))
+        self._unsettled = (state, policy, plan, len(park), int(np.count_nonzero(retract)))
         if self._drafts is not None:
             self._drafts.planned(None if plan.drafts is None else plan.drafts.given)
         return reply
@@ -155,8 +168,11 @@ class EngineSession:
     def _prefill_orders(self, plan: StepPlan, queue: PrefillState | None) -> tuple[int, bytes]:
         """What a decision says of prefill: how much, and whose first."""
         prefill = plan.prefill
-        if prefill is None or queue is None:
+        if queue is None:
             return OWN_CHOICE, b""
+        order = None if plan.order is None else plan.order.first
+        if prefill is None:
+            return OWN_CHOICE, _named(queue, order)
         if prefill.late_tokens != self._orders[0].prefill_tokens:
             self._orders = [
                 msgspec.structs.replace(band, prefill_tokens=prefill.late_tokens)
@@ -165,8 +181,9 @@ class EngineSession:
         told = bool(prefill.tokens and queue.waiting)
         self._prefills_in_a_row = self._prefills_in_a_row + 1 if told else 0
         self._step_s = prefill.predicted_step_s if told else _predicted_s(plan)
-        first = b"" if prefill.first is None else queue.request_id[prefill.first].tobytes()
-        return prefill.tokens, first
+        # Deadlines bind first: a part for prefill that names an order has it.
+        first = order if prefill.first is None else prefill.first
+        return prefill.tokens, _named(queue, first)
 
     def settle(self, snapshot: Snapshot, now_s: float) -> None:
         """Learn from ``snapshot``'s feedback and prepare for the next decision.
@@ -184,14 +201,15 @@ class EngineSession:
             self.predictor.refit(now_s)
         if self._drafts is not None:
             self._drafts.settle()
+        self._service.settle(snapshot)
         if self._unsettled is None:
             return
-        state, policy, plan, parked = self._unsettled
+        state, policy, plan, parked, retracted = self._unsettled
         self._unsettled = None
         if state.prefill is not None:
             self._leeway.observe(state)
         self.rows = state.running_rows
-        self.log.decided(_record(state, policy, plan, parked, decided_by_version))
+        self.log.decided(_record(state, policy, plan, parked, retracted, decided_by_version))
         self._orders_age += 1
         stale = self._orders_for != (policy, self.predictor.version)
         if stale or self._orders_age >= ORDERS_EVERY:
@@ -259,7 +277,12 @@ class EngineSession:
 
 
 def _record(
-    state: StepState, policy: Policy, plan: StepPlan, parked: int, predictor_version: int
+    state: StepState,
+    policy: Policy,
+    plan: StepPlan,
+    parked: int,
+    retracted: int,
+    predictor_version: int,
 ) -> DecisionRecord:
     return DecisionRecord(
         state.for_step,
@@ -277,7 +300,12 @@ def _record(
         state.kv_total_tokens,
         state.waiting_requests,
         state.waiting_prefill_tokens,
+        retracted,
     )
+
+
+def _named(queue: PrefillState, first: Index | None) -> bytes:
+    return b"" if first is None else queue.request_id[first].tobytes()
 
 
 def _budget(plan: StepPlan) -> int:

@@ -17,6 +17,7 @@ from msgspec.structs import astuple
 
 from controller_service.columns import F4, I4, U1, U4, BadColumn, Mask, dtypes
 from controller_service.prefill.queue import PrefillState
+from controller_service.service.state import ServiceState
 from controller_service.speculation.drafting import DraftState
 
 _DTYPES = dtypes(ROW_COLUMNS)
@@ -53,6 +54,8 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
     """What is known of drafting; ``None`` for an engine that cannot be told how much to draft."""
     prefill: PrefillState | None
     """Who waits for prefill; ``None`` for an engine that cannot be told how much to prefill."""
+    service: ServiceState | None
+    """What each has had and is expected to need; ``None`` where nobody decides about the order."""
     request_id: U4
     group_id: U4
     role: U1
@@ -82,6 +85,7 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
         prefill_per_token_s: float = 0.0,
         drafts: DraftState | None = None,
         prefill: PrefillState | None = None,
+        service: ServiceState | None = None,
     ) -> StepState:
         """View ``snapshot`` as columns.
 
@@ -89,6 +93,7 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
             prefill_per_token_s: see the field.
             drafts: likewise.
             prefill: likewise.
+            service: likewise.
 
         Raises:
             BadColumn: a row has a negative context.
@@ -127,6 +132,7 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
             prefill_per_token_s,
             drafts,
             prefill,
+            service,
             *columns,
         )
 

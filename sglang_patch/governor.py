@@ -27,6 +27,7 @@ from governor_protos.messages import (
 from sglang_patch.apply.branches import park_as_decided, park_by_orders
 from sglang_patch.apply.prefill import STOCK as STOCK_PREFILL
 from sglang_patch.apply.prefill import PrefillOrder, prefill_as_decided, prefill_by_orders
+from sglang_patch.apply.retraction import retract_as_decided
 from sglang_patch.apply.speculation import STOCK as STOCK_DRAFTS
 from sglang_patch.apply.speculation import DraftOrder, drafts_as_decided, drafts_by_orders
 from sglang_patch.config import EngineConfig
@@ -58,6 +59,8 @@ class StepOrder(msgspec.Struct, frozen=True):
     """How much it drafts."""
     prefill: PrefillOrder = STOCK_PREFILL
     """How much it prefills, and whose prompts first."""
+    retract: tuple[str, ...] = ()
+    """Rows (rid) whose KV memory is freed before it; none of them is in ``park``."""
 
 
 class Link(Protocol):
@@ -92,6 +95,8 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     falls: Counter[str] = field(default_factory=Counter)
     parked_row_steps: int = 0
+    retracted_rows: int = 0
+    """Rows that gave up their memory for others."""
     vetoed_steps: int = 0
     """Steps at which parking was decided but memory or the batch did not allow it."""
     dropped_ends: int = 0
@@ -109,6 +114,7 @@ class EngineGovernor:
         draft_lengths: draft lengths that the engine can be told to take, ascending; none for an
             engine that does not speculate, or whose drafts cannot be told.
         prefill: whether the engine can be told how much to prefill.
+        retract: whether it can be told whose memory to free.
     """
 
     def __init__(
@@ -119,6 +125,7 @@ class EngineGovernor:
         overlap: bool,
         draft_lengths: tuple[int, ...] = (),
         prefill: bool = False,
+        retract: bool = False,
     ) -> None:
         self._config = config
         self._link = link
@@ -129,10 +136,11 @@ class EngineGovernor:
         self._draft_lengths = draft_lengths
         self._packer = RowPacker(drafts=bool(draft_lengths))
         self._can_prefill = prefill
+        self._can_retract = retract
         self._queue = NOBODY
         self._held_steps = 0
         """Steps in a row that were told to decode while somebody waited."""
-        self._queue_packer = QueuePacker()
+        self._queue_packer = QueuePacker(drafts=bool(draft_lengths))
         self._meter = StepMeter()
         self._ends = EndLog()
         self._footing: Footing | None = None
@@ -158,6 +166,7 @@ class EngineGovernor:
         max_new_tokens: int,
         priority: int,
         pinned: bool,
+        protected: bool = False,
     ) -> RowRecord:
         """Start a record for a request that is seen for the first time."""
         wishes = terms(custom_params)
@@ -177,6 +186,7 @@ class EngineGovernor:
             max_new_tokens=max_new_tokens,
             priority=priority,
             pinned=pinned,
+            protected=protected,
             group=progress,
         )
 
@@ -206,10 +216,13 @@ class EngineGovernor:
         park = self._rows_to_park(self._footing)
         drafts = self._drafts(self._footing) if self._draft_lengths else STOCK_DRAFTS
         prefill = self._bounded_prefill(self._footing) if self._can_prefill else STOCK_PREFILL
-        if not park and drafts is STOCK_DRAFTS and prefill is STOCK_PREFILL:
+        retract = self._rows_to_retract(self._footing, park) if self._can_retract else ()
+        if not park and not retract and drafts is STOCK_DRAFTS and prefill is STOCK_PREFILL:
             return None
-        rids = tuple(self._table.records[index].rid for index in park)
-        return StepOrder(next_step, rids, drafts, prefill)
+        freed = frozenset(retract)
+        rids = (self._table.records[index].rid for index in park)
+        parked = tuple(rid for rid in rids if rid not in freed)
+        return StepOrder(next_step, parked, drafts, prefill, retract)
 
     def _has_choices(self) -> bool:
         """Whether there is anything to decide about what was last observed."""
@@ -217,6 +230,7 @@ class EngineGovernor:
             _OPPORTUNISTIC in self._roles
             or bool(self._draft_lengths and self._roles)
             or (self._can_prefill and (bool(self._queue.records) or self._told_prefill()))
+            or (self._can_retract and bool(self._queue.records))
         )
 
     def _told_prefill(self) -> bool:
@@ -272,10 +286,24 @@ class EngineGovernor:
             return park_as_decided(wanted, self._table, self._roles, limit)
         return park_by_orders(decision.orders, self._table, self._roles, limit)
 
+    def _rows_to_retract(self, footing: Footing, park: list[int]) -> tuple[str, ...]:
+        """Only as a decision for this very step says: standing orders preempt nobody."""
+        decision = self._link.decision
+        if decision is None or footing.rung is not Rung.DECISION:
+            return ()
+        return retract_as_decided(decision, self._table, frozenset(park))
+
     def decode_planned(
-        self, parked: list[RowRecord], kept: list[RowRecord], now_s: float, *, vetoed: bool
+        self,
+        parked: list[RowRecord],
+        kept: list[RowRecord],
+        now_s: float,
+        *,
+        vetoed: bool,
+        retracted: int = 0,
     ) -> None:
-        """A decode step was put together: ``parked`` rows sit it out, ``kept`` rows run."""
+        """A decode step was put together: ``parked`` rows sit it out, ``kept`` rows run, and
+        ``retracted`` ones wait again."""
         for record in parked:
             record.sit_out()
         for record in kept:
@@ -287,6 +315,7 @@ class EngineGovernor:
             return
         self._count(footing)
         self.tally.parked_row_steps += len(parked)
+        self.tally.retracted_rows += retracted
         self.tally.vetoed_steps += vetoed
 
     def _count(self, footing: Footing) -> None:

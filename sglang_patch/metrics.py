@@ -44,6 +44,9 @@ class EngineMetrics:
         self._parked = prometheus_client.Counter(
             "governor_parked_row_steps", "Row-steps that branches sat out", ["dp_rank"]
         ).labels(**labels)
+        self._retracted = prometheus_client.Counter(
+            "governor_retracted_rows", "Rows that gave up their memory for others", ["dp_rank"]
+        ).labels(**labels)
         self._vetoed = prometheus_client.Counter(
             "governor_vetoed_steps", "Steps at which the engine could not park", ["dp_rank"]
         ).labels(**labels)
@@ -74,6 +77,7 @@ class EngineMetrics:
         for name, counter in self._falls.items():
             self._raise_to(counter, f"fall:{name}", tally.falls[name])
         self._raise_to(self._parked, "parked", tally.parked_row_steps)
+        self._raise_to(self._retracted, "retracted", tally.retracted_rows)
         self._raise_to(self._vetoed, "vetoed", tally.vetoed_steps)
         self._raise_to(self._invalid, "invalid", link.invalid_replies)
         self._raise_to(self._dropped_ends, "dropped_ends", tally.dropped_ends)

@@ -31,9 +31,13 @@ class QueuePacker:
 
     Most columns never change for a given set of requests; while the set stays the same, their bytes
     are used again.
+
+    Args:
+        drafts: whether the engine speculates; otherwise the columns about drafts stay empty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, drafts: bool = False) -> None:
+        self._drafts = drafts
         self._records: list[RowRecord] = []
         self._unchanging = Queue()
 
@@ -44,6 +48,7 @@ class QueuePacker:
             return Queue()
         count = len(records)
         fixed = self._pack_unchanging(records)
+        drafted = records if self._drafts else []
         return Queue(
             request_id=fixed.request_id,
             group_id=fixed.group_id,
@@ -56,6 +61,8 @@ class QueuePacker:
             age_s=pack("f", [now_s - record.arrival_s for record in records]),
             ttft_slo_s=fixed.ttft_slo_s,
             tpot_slo_s=fixed.tpot_slo_s,
+            draft_tokens=pack("i", [record.draft_tokens for record in drafted]),
+            accepted_tokens=pack("i", [record.accepted_tokens for record in drafted]),
         )
 
     def _pack_unchanging(self, records: list[RowRecord]) -> Queue:

@@ -8,6 +8,7 @@ branch_group    str: requests with equal names are branches of one piece of work
 branch_role     "trunk" or "opportunistic" (default: opportunistic)
 ttft_slo_ms     number: promised time to first token
 tpot_slo_ms     number: promised time per output token
+protected       boolean: whether nobody may take its memory (default: false)
 =============== ======================================================================
 
 Requests with ``n > 1`` are grouped on their own. Checked in the tokenizer's process, so that bad
@@ -24,13 +25,14 @@ from sglang_patch.errors import RequestFieldError
 GROUP_KEY = "_governor_group"
 """Where the scoped group name travels to the scheduler; clients may not set it."""
 ROLE_KEY = "branch_role"
+PROTECTED_KEY = "protected"
 TRUNK = "trunk"
 OPPORTUNISTIC = "opportunistic"
 
 MAX_GROUP_CHARS = 128
 MAX_SLO_MS = 3.6e6
 MAX_INT = (1 << 63) - 1
-_OURS = ("branch_group", "branch_role", "ttft_slo_ms", "tpot_slo_ms")
+_OURS = ("branch_group", "branch_role", "ttft_slo_ms", "tpot_slo_ms", "protected")
 _SCALARS = (type(None), bool, int, float, str)
 
 
@@ -42,6 +44,8 @@ class RequestTerms(NamedTuple):
     trunk: bool
     ttft_slo_s: float | None
     tpot_slo_s: float | None
+    protected: bool = False
+    """Never to lose its KV memory for others' sake."""
 
 
 ALONE = RequestTerms(group="", trunk=False, ttft_slo_s=None, tpot_slo_s=None)
@@ -70,6 +74,8 @@ def validated(params: Any, *, n: int, request_id: str) -> dict[str, Any] | None:
     group = _group(params)
     for name in ("ttft_slo_ms", "tpot_slo_ms"):
         _check_slo(name, params.get(name))
+    if not isinstance(params.get(PROTECTED_KEY), bool | None):
+        raise RequestFieldError(PROTECTED_KEY, "must be true or false")
     if n > 1:
         if group is not None:
             raise RequestFieldError(
@@ -92,7 +98,13 @@ def terms(params: Any) -> RequestTerms:
         trunk=params.get(ROLE_KEY) == TRUNK,
         ttft_slo_s=None if ttft is None else ttft / 1e3,
         tpot_slo_s=None if tpot is None else tpot / 1e3,
+        protected=is_protected(params),
     )
+
+
+def is_protected(params: Any) -> bool:
+    """Whether a request's client asked that its memory is left to it."""
+    return bool(params) and params.get(PROTECTED_KEY) is True
 
 
 def _check_flat(key: Any, value: Any) -> None:

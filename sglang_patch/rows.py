@@ -47,6 +47,7 @@ class RowRecord:
         "pinned",
         "priority",
         "prompt_tokens",
+        "protected",
         "request_id",
         "rid",
         "tokens_seen",
@@ -67,6 +68,7 @@ class RowRecord:
         max_new_tokens: int = 0,
         priority: int = 0,
         pinned: bool = False,
+        protected: bool = False,
         group: GroupProgress | None = None,
     ) -> None:
         self.request_id = request_id
@@ -82,6 +84,8 @@ class RowRecord:
         self.priority = priority
         self.pinned = pinned
         """Never to be parked, whatever else is true of it."""
+        self.protected = protected or terms.protected
+        """Never to lose its memory for others' sake."""
         self.first_token_s = NEVER_S
         self.last_token_s = NEVER_S
         self.deadline_from_s = NEVER_S

@@ -11,6 +11,9 @@ from xdist.scheduler import LoadFileScheduling
 TOGETHER = {
     f"tests/server/test_{name}.py": "normal_engine"
     for name in ("clients", "equality", "faults", "request_fields")
+} | {
+    f"tests/emulated/test_{name}_on_emulated_engine.py": "cramped"
+    for name in ("prefill", "retraction")
 }
 """Files that share an engine, which so starts once; any other file is a group of its own."""
 

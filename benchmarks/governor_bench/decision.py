@@ -42,7 +42,7 @@ WARM_UP = 200
 REPLY_TIMEOUT_MS = 5000
 DRAFT_LENGTHS = list(range(11))
 WAITING = 64
-"""Requests in the queue, under a policy that decides about prefill."""
+"""Requests in the queue, under a policy that decides about prefill or about the order."""
 PREFILL_TOKEN_S = 1e-4
 DRAFTED = 3
 """Draft length of every step that has run."""
@@ -163,9 +163,12 @@ def _introduce(engine: zmq.Socket[bytes], name: str, knobs: Set[Knob]) -> None:
 
 
 def _hello(name: str, knobs: Set[Knob]) -> Hello:
+    actuators = {"branches", *knobs}
+    if Knob.ORDER in knobs:
+        actuators = actuators - {Knob.ORDER} | {"prefill", "retract"}
     hello = Hello(
         PROTOCOL_MAJOR, PROTOCOL_MINOR, name, "bench", "bench", "bench", "bench", 1, 0, True,
-        4096, 1 << 24, 8192, 1, 8192, "", [], ["branches", *knobs - {Knob.BRANCHES}],
+        4096, 1 << 24, 8192, 1, 8192, "", [], sorted(actuators),
     )  # fmt: skip
     if Knob.DRAFTS in knobs:
         hello = msgspec.structs.replace(
@@ -258,7 +261,7 @@ def _snapshot(step: int, rows: int, knobs: Set[Knob] = frozenset()) -> Snapshot:
         int(gained[:ran].sum()), length,
     )  # fmt: skip
     whole = Snapshot(step, Rows(**packed), 1000, 1 << 24, 0, 0, [feedback], 0)
-    return _with_queue(whole, rng) if Knob.PREFILL in knobs else whole
+    return _with_queue(whole, rng) if knobs & {Knob.PREFILL, Knob.ORDER} else whole
 
 
 def _with_queue(snapshot: Snapshot, rng: np.random.Generator) -> Snapshot:

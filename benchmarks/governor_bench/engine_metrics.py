@@ -18,6 +18,8 @@ class GovernorCounters:
     """Governed steps by outcome: applied, late, stale, invalid, none."""
     falls: dict[str, int]
     parked_row_steps: int
+    retracted_rows: int
+    """Rows that gave up their memory because a decision said so."""
     vetoed_steps: int
     connected: bool
     """Whether every rank's controller answers."""
@@ -32,6 +34,7 @@ class GovernorCounters:
             outcomes={k: v - before.outcomes.get(k, 0) for k, v in self.outcomes.items()},
             falls={k: v - before.falls.get(k, 0) for k, v in self.falls.items()},
             parked_row_steps=self.parked_row_steps - before.parked_row_steps,
+            retracted_rows=self.retracted_rows - before.retracted_rows,
             vetoed_steps=self.vetoed_steps - before.vetoed_steps,
             connected=self.connected,
         )
@@ -59,6 +62,7 @@ def read_counters(engine_url: str) -> GovernorCounters:
         outcomes=outcomes,
         falls=falls,
         parked_row_steps=plain.get("governor_parked_row_steps_total", 0),
+        retracted_rows=plain.get("governor_retracted_rows_total", 0),
         vetoed_steps=plain.get("governor_vetoed_steps_total", 0),
         connected=bool(connected) and all(connected),
     )

@@ -120,6 +120,7 @@ def _of_the_run(result: SimResult) -> Cell:
         "outcomes": outcomes,
         "parked_row_steps": tally.parked_row_steps if tally else 0,
         "retractions": result.retractions,
+        "preemptions": result.preemptions,
         "host_limited_s": result.host_limited_s,
         "virtual_s": result.virtual_s,
         "wall_s_of_simulator": result.wall_s,

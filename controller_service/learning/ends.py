@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import msgspec
 import numpy.typing as npt
 from governor_protos.messages import EndReason
 
@@ -32,6 +33,17 @@ class EndColumns(Protocol):
 
     @property
     def accepted_tokens(self) -> Column: ...
+
+
+class Lives(msgspec.Struct, frozen=True, eq=False):
+    """Ended requests, and perhaps some that run; see :class:`EndColumns`."""
+
+    prompt_tokens: Column
+    output_tokens: Column
+    max_new_tokens: Column
+    reason: Column
+    draft_tokens: Column
+    accepted_tokens: Column
 
 
 def ended_by_itself(ends: EndColumns) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import CensoredData, ecdf
 
 from controller_service.learning.arrays import floats, pack, unpack
+from controller_service.learning.curves import Cells, Curves
 from controller_service.learning.ends import Column, EndColumns, ended_by_itself
 from controller_service.predictors.base import Floats
 
@@ -48,6 +49,7 @@ class LengthModel:
             raise ValueError("a survival curve falls, within 1 and 0")
         self._tokens, self._keys, self._survival = tokens, keys, survival
         self._index = {int(key): index + 1 for index, key in enumerate(keys)}
+        self.curves = Curves(tokens, survival)
 
     @property
     def regimes(self) -> int:
@@ -79,6 +81,14 @@ class LengthModel:
         # np.interp needs rising positions: read the falling curve from its end.
         total = float(np.interp(wanted, curve[::-1], self._tokens[::-1]))
         return min(max(total - output_tokens, 0.0), most)
+
+    def cells(self, prompt_tokens: Column, max_new_tokens: Column) -> Cells:
+        """Which of ``curves`` is that of each of such requests; all of shape ``(n,)``."""
+        keys = _keys(prompt_tokens, max_new_tokens)
+        if not len(self._keys):
+            return np.zeros(len(keys), dtype=np.intp)
+        place = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
+        return np.where(self._keys[place] == keys, place + 1, 0)
 
     def to_bytes(self) -> bytes:
         return pack({"tokens": self._tokens, "keys": self._keys, "survival": self._survival})
@@ -134,8 +144,13 @@ def _survival(length: Floats, stopped: Column, tokens: Floats) -> Floats:
 
 
 def _keys(prompt_tokens: Column, max_new_tokens: Column) -> Column:
-    pairs = zip(prompt_tokens.tolist(), max_new_tokens.tolist(), strict=True)
-    return np.array([_key(int(prompt), int(most)) for prompt, most in pairs], dtype=np.int64)
+    prompt, most = (_bit_length(column) for column in (prompt_tokens, max_new_tokens))
+    return (prompt + 1) // 2 << 8 | most
+
+
+def _bit_length(values: Column) -> Column:
+    """As ``int.bit_length``."""
+    return np.frexp(np.asarray(values, dtype=np.float64))[1].astype(np.int64)
 
 
 def _key(prompt_tokens: int, max_new_tokens: int) -> int:

@@ -19,6 +19,7 @@ from controller_service.predictors.candidate import Candidate
 from controller_service.predictors.corrected import CorrectedPredictor
 from controller_service.predictors.learned import LearningHome
 from controller_service.predictors.registry import FITTED_FAMILIES, learned, make_predictor
+from controller_service.service.fits import ProcessFits
 from controller_service.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ModelDesk:
         """
         self.counts = LearningCounts()
         self.refits = BackgroundRefits()
+        self.length_fits = ProcessFits()
         self._predictor = predictor
         self._bad: dict[str, None] = {}
         self._shelf: dict[EngineKey, Candidate] = {}  # longest there first
@@ -143,6 +145,7 @@ class ModelDesk:
     def close(self) -> None:
         """End what runs in the background."""
         self.refits.close()
+        self.length_fits.close()
 
     def _put(self, engine: EngineKey, candidate: Candidate) -> None:
         self._shelf.pop(engine, None)

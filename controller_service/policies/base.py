@@ -26,12 +26,24 @@ OWN_CHOICE = -1
 class Knob(StrEnum):
     """What a policy decides."""
 
+    ORDER = "order"
+    """Who waits behind whom, and who yields the memory or the place that another waits for."""
     PREFILL = "prefill"
     """How many prompt tokens the step prefills, and whose first."""
     BRANCHES = "branches"
     """Which rows sit the step out."""
     DRAFTS = "drafts"
     """How many tokens are drafted, and for whom, out of what time the rows leave."""
+
+
+class OrderPlan(msgspec.Struct, frozen=True, eq=False):
+    """Who is served before whom."""
+
+    first: Index | None = None
+    """Indices into the queue: who goes first, in this order; None: the engine's own."""
+    retract: Mask | None = None
+    """Rows whose memory is freed, shape ``(rows,)``. Marks on rows that may not be retracted are
+    ignored; None: nobody's."""
 
 
 class DraftPlan(msgspec.Struct, frozen=True, eq=False):
@@ -90,6 +102,8 @@ class StepPlan(msgspec.Struct, frozen=True, eq=False):
     """None where no policy decides about drafts."""
     prefill: PrefillPlan | None = None
     """None where no policy decides about prefill."""
+    order: OrderPlan | None = None
+    """None where no policy decides about the order."""
 
 
 Decide = Callable[[StepState, StepLatencyPredictor, Any], StepPlan]
@@ -97,6 +111,8 @@ DecideDrafts = Callable[[StepState, StepLatencyPredictor, Any, StepPlan], DraftP
 """Likewise, given which rows advance."""
 DecidePrefill = Callable[[StepState, StepLatencyPredictor, Any, StepPlan], PrefillPlan]
 """Likewise, given which rows advance: one a request if the branches are decided later."""
+DecideOrder = Callable[[StepState, StepLatencyPredictor, Any, StepPlan], OrderPlan]
+"""Likewise. It is asked before all others."""
 
 
 class NoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,7 +127,7 @@ class PolicyKind(msgspec.Struct, frozen=True):
     """A policy before it is configured."""
 
     name: str
-    decide: Decide | DecideDrafts | DecidePrefill
+    decide: Decide | DecideDrafts | DecidePrefill | DecideOrder
     """What the knob asks for."""
     config_type: type[msgspec.Struct] = NoConfig
     """Frozen struct; its fields can be set in order (``cap:2``) or by name (``cap:width=2``)."""
@@ -138,7 +154,7 @@ class Policy(msgspec.Struct, frozen=True, eq=False):
     """
 
     parts: tuple[Part, ...]
-    """One a knob at most, the branches always, and drafts only after them."""
+    """One a knob at most, the branches always, the order before all and drafts only after them."""
     label: str
     """As it was asked for, such as ``cap:2`` or ``adaptive_chunk+taper_plus+turbospec``."""
 
@@ -173,6 +189,7 @@ class Policy(msgspec.Struct, frozen=True, eq=False):
         plan = StepPlan(park=state.parkable)
         prefill: PrefillPlan | None = None
         drafts: DraftPlan | None = None
+        order: OrderPlan | None = None
         for part in self.parts:
             decide: Any = part.kind.decide
             match part.kind.knob:
@@ -182,6 +199,9 @@ class Policy(msgspec.Struct, frozen=True, eq=False):
                         _check_branches(plan, state)
                     else:
                         plan = StepPlan(park=held)
+                case Knob.ORDER if state.service is not None:
+                    order = decide(state, predictor, part.config, plan)
+                    _check_order(order, state)
                 case Knob.PREFILL if state.prefill is not None:
                     prefill = decide(state, predictor, part.config, plan)
                     _check_prefill(prefill, state.prefill)
@@ -190,9 +210,9 @@ class Policy(msgspec.Struct, frozen=True, eq=False):
                 case Knob.DRAFTS if state.drafts is not None:
                     drafts = decide(state, predictor, part.config, plan)
                     _check_drafts(drafts, state)
-        if drafts is None and prefill is None:
+        if drafts is None and prefill is None and order is None:
             return plan
-        return msgspec.structs.replace(plan, drafts=drafts, prefill=prefill)
+        return msgspec.structs.replace(plan, drafts=drafts, prefill=prefill, order=order)
 
     def standing_orders(
         self, state: StepState, predictor: StepLatencyPredictor, max_rows: int
@@ -232,11 +252,24 @@ def _check_prefill(prefill: PrefillPlan, state: PrefillState) -> None:
     for name, tokens in (("tokens", prefill.tokens), ("late_tokens", prefill.late_tokens)):
         if not OWN_CHOICE <= tokens <= MAX_COUNT:
             raise ValueError(f"{name}: expected {OWN_CHOICE} to {MAX_COUNT}, got {tokens}")
-    first = prefill.first
+    _check_first(prefill.first, state)
+
+
+def _check_order(order: OrderPlan, state: StepState) -> None:
+    _check_first(order.first, state.prefill)
+    retract = order.retract
+    if retract is None:
+        return
+    if retract.shape != (state.rows,) or retract.dtype != np.bool_:
+        raise ValueError(f"retract: expected {state.rows} booleans, one a row of the state")
+
+
+def _check_first(first: Index | None, queue: PrefillState | None) -> None:
     if first is None:
         return
-    if len(np.unique(first)) != len(first) or np.any((first < 0) | (first >= state.waiting)):
-        raise ValueError(f"first: expected different indices below {state.waiting}")
+    waiting = 0 if queue is None else queue.waiting
+    if len(np.unique(first)) != len(first) or np.any((first < 0) | (first >= waiting)):
+        raise ValueError(f"first: expected different indices below {waiting}")
 
 
 def _check_bands(bands: list[Band]) -> None:

@@ -16,10 +16,14 @@ from controller_service.policies.base import Knob, NoConfig, Part, Policy, Polic
 from controller_service.policies.cap import CAP
 from controller_service.policies.draft_tree import DRAFT_TREE
 from controller_service.policies.eager import EAGER
+from controller_service.policies.fcfs import FCFS
 from controller_service.policies.fixed_chunk import FIXED_CHUNK
 from controller_service.policies.fixed_draft import FIXED_DRAFT
+from controller_service.policies.laps_sd import LAPS_SD
+from controller_service.policies.las import LAS
 from controller_service.policies.off import OFF
 from controller_service.policies.random_park import RANDOM
+from controller_service.policies.sjf import SJF
 from controller_service.policies.taper import TAPER
 from controller_service.policies.taper_plus import TAPER_PLUS
 from controller_service.policies.turbospec import TURBOSPEC
@@ -30,7 +34,15 @@ ENTRY_POINTS = "governor.policies"
 BRANCH_POLICIES = (OFF, CAP, EAGER, TAPER, TAPER_PLUS, RANDOM)
 DRAFT_POLICIES = (TURBOSPEC, ADAPTIVE_CANDIDATES, DRAFT_TREE, FIXED_DRAFT)
 PREFILL_POLICIES = (ADAPTIVE_CHUNK, FIXED_CHUNK)
-BUILT_IN = {kind.name: kind for kind in (*BRANCH_POLICIES, *DRAFT_POLICIES, *PREFILL_POLICIES)}
+ORDER_POLICIES = (LAPS_SD, SJF, LAS, FCFS)
+BUILT_IN = {
+    kind.name: kind
+    for kind in (*BRANCH_POLICIES, *DRAFT_POLICIES, *PREFILL_POLICIES, *ORDER_POLICIES)
+}
+
+_ASKED = {Knob.ORDER: 0, Knob.DRAFTS: 2}
+"""Which of them is asked before others. A draft is made for rows that advance, so branches cannot
+be left until afterwards."""
 
 
 class UnknownPolicy(ValueError):
@@ -58,8 +70,8 @@ def parse_policy(text: str) -> Policy:
     Settings follow the name after ``:`` and are separated by ``:`` or ``,``; each is ``key=value``,
     or a bare value for the next field in order. Policies that decide about different things are
     joined by ``+`` and spend a step's time in the order in which they are written:
-    ``adaptive_chunk+taper_plus+turbospec``; drafts come last however they are written. Where none
-    decides about the branches, all advance.
+    ``adaptive_chunk+taper_plus+turbospec``; the order of service comes first and drafts last,
+    however they are written. Where none decides about the branches, all advance.
 
     Raises:
         UnknownPolicy: names what is wrong and what could be written instead.
@@ -76,10 +88,9 @@ def parse_policy(text: str) -> Policy:
                     f"{part.kind.knob}; leave one of them out"
                 )
         parts.append(part)
-    # A draft is made for rows that advance, so branches cannot be left until afterwards.
-    parts.sort(key=lambda part: part.kind.knob is Knob.DRAFTS)
     if all(part.kind.knob is not Knob.BRANCHES for part in parts):
         parts.insert(0, Part(EAGER, NoConfig()))
+    parts.sort(key=lambda part: _ASKED.get(part.kind.knob, 1))
     return Policy(tuple(parts), text.strip())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from governor_protos.columns import QUEUE_COLUMNS
+from governor_protos.columns import APPENDED_COLUMNS, QUEUE_COLUMNS
 from governor_protos.messages import Hello, Queue, QueueFlag
 from msgspec.structs import astuple
 
@@ -47,6 +47,9 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
     age_s: F4
     ttft_slo_s: F4
     tpot_slo_s: F4
+    draft_tokens: I4
+    """Verified for a request that has run before; 0 from an engine that does not tell."""
+    accepted_tokens: I4
 
     @property
     def started_mask(self) -> Mask:
@@ -79,6 +82,9 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
             BadColumn: a request misses a negative number of tokens.
         """
         columns: list[Any] = list(map(np.frombuffer, astuple(queue), _DTYPES))
+        for position in _APPENDED:
+            if len(columns[position]) != len(queue):
+                columns[position] = np.zeros(len(queue), dtype=np.int32)
         missing = columns[_MISSING]
         if missing.size and np.minimum.reduce(missing) < 0:
             raise BadColumn("queue.missing_tokens: negative; a prefill computes at least 0 tokens")
@@ -94,6 +100,9 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
         )
 
 
+_APPENDED = tuple(
+    position for position, name in enumerate(QUEUE_COLUMNS) if name in APPENDED_COLUMNS
+)
 _MISSING = tuple(QUEUE_COLUMNS).index("missing_tokens")
 
 if Queue.__struct_fields__ != tuple(QUEUE_COLUMNS) or tuple(QUEUE_COLUMNS) != tuple(

@@ -88,6 +88,8 @@ def _check_queue(queue: Queue) -> None:
     count = len(queue)
     for name, typecode in QUEUE_COLUMNS.items():
         size = len(getattr(queue, name))
+        if not size and name in APPENDED_COLUMNS:
+            continue
         if size != count * ITEM_BYTES[typecode]:
             raise BadFrame(f"queue.{name}: {size} bytes do not hold {count} requests")
 
@@ -99,6 +101,10 @@ def _check_decision(decision: Decision) -> None:
         raise BadFrame(
             f"prefill_first: {len(decision.prefill_first)} bytes are not a whole number of "
             "request ids"
+        )
+    if len(decision.retract) % 4:
+        raise BadFrame(
+            f"retract: {len(decision.retract)} bytes are not a whole number of request ids"
         )
     if len(decision.capped) != 4 * len(decision.caps):
         raise BadFrame(

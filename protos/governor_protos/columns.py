@@ -44,6 +44,8 @@ QUEUE_COLUMNS: dict[str, str] = {
     "age_s": "f",
     "ttft_slo_s": "f",
     "tpot_slo_s": "f",
+    "draft_tokens": "i",
+    "accepted_tokens": "i",
 }
 """Likewise for the requests that wait for their prefill."""
 

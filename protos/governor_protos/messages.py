@@ -65,6 +65,9 @@ class RowFlag(IntFlag):
     """The engine will not park this row (aborting, penalties, beam search, aged, ...)."""
     UNBORN = 2
     """Still in prefill: joins the decode batch after this step."""
+    PROTECTED = 4
+    """Never retracted for another's sake: its client asked that nobody takes its place, or the
+    engine could not bring all of it back. It may be parked like any other. Since 1.6."""
 
 
 class QueueFlag(IntFlag):
@@ -169,8 +172,9 @@ class Hello(Wire, frozen=True, tag="hello"):
     Empty without speculation."""
     knobs: Annotated[list[Text], Meta(max_length=16)]
     """Actuators this engine has: ``branches``; ``drafts`` if it can be told how many tokens to
-    draft, without which a draft length in a decision means nothing to it; and ``prefill`` (since
-    1.5) if it can be told how many prompt tokens to prefill, and whose first."""
+    draft, without which a draft length in a decision means nothing to it; ``prefill`` (since
+    1.5) if it can be told how many prompt tokens to prefill, and whose first; and ``retract``
+    (since 1.6) if it can be told whose KV memory to free."""
     device: Text = ""
     """What it computes on, such as ``NVIDIA H200``. Since 1.2: empty from an older engine."""
     graph_rows: Annotated[list[Count], Meta(max_length=limits.MAX_GRAPHS)] = []
@@ -305,6 +309,11 @@ class Queue(msgspec.Struct, array_like=True, frozen=True):
     ttft_slo_s: QueueColumn4 = b""
     """``limits.MAX_DURATION_S`` without a promise; so for the next."""
     tpot_slo_s: QueueColumn4 = b""
+    draft_tokens: QueueColumn4 = b""
+    """As in :class:`Rows`, of a request that has run before. Since 1.6: empty from an older engine
+    and from one that does not speculate."""
+    accepted_tokens: QueueColumn4 = b""
+    """Likewise."""
 
     def __len__(self) -> int:
         return len(self.request_id) // 4
@@ -390,6 +399,10 @@ class Decision(Wire, frozen=True, tag="decision"):
     follow in the engine's own. A request in the middle of its prefill comes before all, unless it
     is named: those named before it then pass it, as far as their whole prompts fit the budget.
     Since 1.5."""
+    retract: Column4 = b""
+    """Packed uint32 ids of the rows whose KV memory is freed before the step. They go back to the
+    waiting queue with what they have written, and are prefilled again when their turn comes. Never
+    a pinned or protected row, never all of a batch. Since 1.6."""
 
 
 class Goodbye(Wire, frozen=True, tag="goodbye"):

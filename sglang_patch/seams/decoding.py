@@ -8,30 +8,34 @@ from typing import TYPE_CHECKING, Any
 from sglang_patch.seams import runtime, speculation
 from sglang_patch.seams.batches import adopt, split
 from sglang_patch.seams.requests import now_s
+from sglang_patch.seams.retracting import retract
 
 if TYPE_CHECKING:
-    from sglang.srt.managers.schedule_batch import ScheduleBatch
+    from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
     from sglang.srt.managers.scheduler import Scheduler
 
 
 def around_update_running_batch(
     original: Callable[..., Any], scheduler: Scheduler, batch: ScheduleBatch
 ) -> Any:
-    """Park the rows that sit out, say how much is drafted, and let SGLang prepare the rest."""
+    """Retract and park rows, say how much is drafted, and let SGLang prepare the rest."""
     state = runtime.current()
     if state is None:
         return original(scheduler, batch)
     order = state.take_order(scheduler.forward_ct + 1)
     speculation.tell(scheduler, order.drafts)
     park_rids = frozenset(order.park)
-    if park_rids:
+    retracted: list[Req] = []
+    if park_rids or order.retract:
         # SGLang learns that there is room again by seeing the batch shrink, so what is filtered
         # here, before it looks, must be told.
         rows = batch.batch_size()
         batch.filter_batch()
+        if order.retract and not batch.is_empty():
+            retracted = retract(scheduler, batch, frozenset(order.retract))
         if batch.batch_size() < rows:
             batch.batch_is_full = False
-        if not batch.is_empty():
+        if park_rids and not batch.is_empty():
             state.parked = split(batch, park_rids)
     vetoed = bool(park_rids) and state.parked is None
     to_run = original(scheduler, batch)
@@ -41,7 +45,11 @@ def around_update_running_batch(
         to_run = original(scheduler, batch)
     if state.governor is not None:
         state.governor.decode_planned(
-            _records(state.parked), _records(batch), now_s(), vetoed=vetoed
+            _records(state.parked),
+            _records(batch),
+            now_s(),
+            vetoed=vetoed,
+            retracted=len(retracted),
         )
     return to_run
 

@@ -31,6 +31,19 @@ def in_pages(tokens: int, page_size: int) -> int:
     return -(-tokens // page_size) * page_size
 
 
+def whole(req: Req, prompt_tokens: int, page_size: int) -> int:
+    """What a request needs from here to its end, with ``prompt_tokens`` still to be prefilled."""
+    return in_pages(prompt_tokens, page_size) + unsaid(req) + page_size
+
+
+def unsaid(req: Req) -> int:
+    """Tokens that a request may still generate, as SGLang counts them when it lets requests in."""
+    from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS
+
+    rest: int = req.sampling_params.max_new_tokens - len(req.output_ids)
+    return max(0, min(rest, int(CLIP_MAX_NEW_TOKENS)))
+
+
 def keeps_room(scheduler: Scheduler, running_batch: ScheduleBatch, budget: int = 0) -> bool:
     """Whether the started request, if there is one, can be finished after this step.
 

@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sglang_patch.seams.kv_room import free_tokens, in_pages, keeps_room, rest_of
+from sglang_patch.seams.kv_room import (
+    free_tokens,
+    in_pages,
+    keeps_room,
+    rest_of,
+    unsaid,
+    whole,
+)
 from sglang_patch.seams.prefix_hits import cached_tokens, is_plain
 
 if TYPE_CHECKING:
@@ -97,7 +104,7 @@ def _those_that_fit(
             continue
         length = req.seqlen
         # A cached prefix gets locked, and is then no memory that could be had.
-        room -= _whole(req, length, scheduler.page_size)
+        room -= whole(req, length, scheduler.page_size)
         if len(found) >= slots or room <= 0:
             break
         # To count what is cached costs time in the length of the prompt.
@@ -115,17 +122,5 @@ def _promised(scheduler: Scheduler, running_batch: ScheduleBatch) -> int:
     """KV tokens for the rest of the started request and, by SGLang's own estimate, of all rows."""
     started = scheduler.chunked_req
     ratio = scheduler.new_token_ratio_tracker.current
-    rows = sum(_unsaid(req) for req in running_batch.reqs)
-    return _whole(started, rest_of(started), scheduler.page_size) + int(rows * ratio)
-
-
-def _whole(req: Req, prompt_tokens: int, page_size: int) -> int:
-    return in_pages(prompt_tokens, page_size) + _unsaid(req) + page_size
-
-
-def _unsaid(req: Req) -> int:
-    """Tokens that a request may still generate, as SGLang counts them when it lets requests in."""
-    from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS
-
-    rest: int = req.sampling_params.max_new_tokens - len(req.output_ids)
-    return max(0, min(rest, int(CLIP_MAX_NEW_TOKENS)))
+    rows = sum(unsaid(req) for req in running_batch.reqs)
+    return whole(started, rest_of(started), scheduler.page_size) + int(rows * ratio)

@@ -10,6 +10,7 @@ from governor_protos.limits import MAX_COUNT
 from governor_protos.messages import RowFlag
 
 from sglang_patch.governor import EngineGovernor
+from sglang_patch.requests import is_protected
 from sglang_patch.rows import RowRecord, RowTable
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _PINNED = RowFlag.PINNED.value
 _UNBORN = RowFlag.UNBORN.value
+_PROTECTED = RowFlag.PROTECTED.value
 
 now_s = time.perf_counter
 """The clock of SGLang's own request statistics."""
@@ -28,6 +30,35 @@ def may_park(req: Req) -> bool:
     A row that is being aborted completes through one more decode step.
     """
     return req.to_finish is None and not _is_pinned(req)
+
+
+def may_retract(req: Req) -> bool:
+    """Whether a row may lose its KV memory and be prefilled again. Only facts that every rank
+    shares.
+
+    A row whose last token is under way or due frees its memory by itself.
+    """
+    return may_park(req) and not _keeps_memory(req) and not _is_at_its_end(req)
+
+
+def _is_at_its_end(req: Req) -> bool:
+    return bool(len(req.output_ids) + 1 >= req.sampling_params.max_new_tokens)
+
+
+def _keeps_memory(req: Req) -> bool:
+    """Whether a row may never be retracted: its client said so, or not all of it would come back.
+
+    SGLang forgets what a retracted request has written if its prompt came as embeddings, and what
+    it has collected of its experts; a session holds KV of its own.
+    """
+    return bool(
+        is_protected(req.sampling_params.custom_params)
+        or req.input_embeds is not None
+        or req.multimodal_inputs is not None
+        or req.session is not None
+        or req.return_routed_experts
+        or req.return_indexer_topk
+    )
 
 
 def _is_pinned(req: Req) -> bool:
@@ -65,6 +96,7 @@ def record(req: Req, governor: EngineGovernor, *, low_is_urgent: bool) -> RowRec
             max_new_tokens=min(params.max_new_tokens or 0, MAX_COUNT),
             priority=_clamped(req.priority, -1 if low_is_urgent else 1),
             pinned=_is_pinned(req),
+            protected=_keeps_memory(req),
         )
         req.governor_record = found
     return found
@@ -88,10 +120,12 @@ def read_table(
         row = record(req, governor, low_is_urgent=low_is_urgent)
         records.append(row)
         output_tokens.append(len(req.output_ids))
+        flag = _PROTECTED if row.protected else 0
         if req is in_prefill:
-            flags.append(_UNBORN)
-        else:
-            flags.append(_PINNED if row.pinned or req.to_finish is not None else 0)
+            flag |= _UNBORN
+        elif row.pinned or req.to_finish is not None:
+            flag |= _PINNED
+        flags.append(flag)
     return table
 
 

@@ -18,7 +18,14 @@ from sglang_patch.config import EngineConfig
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.governor import EngineGovernor, StepOrder
 from sglang_patch.link import ControllerLink
-from sglang_patch.seams import device, prefilling, runtime, speculation, versions
+from sglang_patch.seams import (
+    device,
+    prefilling,
+    retracting,
+    runtime,
+    speculation,
+    versions,
+)
 from sglang_patch.seams.hooks import require_applied
 from sglang_patch.seams.unsupported import refuse_unsupported
 from sglang_patch.seams.waiting import WaitingQueue
@@ -63,6 +70,7 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
             overlap=scheduler.enable_overlap,
             draft_lengths=speculation.draft_lengths(scheduler),
             prefill=prefilling.can_be_told(scheduler),
+            retract=retracting.can_be_told(scheduler),
         )
     state = runtime.SchedulerRuntime(
         scheduler=scheduler,
@@ -99,10 +107,20 @@ def _connect(scheduler: Scheduler, settings: EngineConfig) -> ControllerLink:
     return link
 
 
+def _knobs(scheduler: Scheduler) -> list[str]:
+    known = {
+        "branches": True,
+        "drafts": speculation.drafting(scheduler) is not None,
+        "prefill": prefilling.can_be_told(scheduler),
+        "retract": retracting.can_be_told(scheduler),
+    }
+    return [name for name, has in known.items() if has]
+
+
 def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
     args = scheduler.server_args
     dp_rank = scheduler.ps.dp_rank or 0
-    drafting, prefills = speculation.drafting(scheduler), prefilling.can_be_told(scheduler)
+    drafting = speculation.drafting(scheduler)
     name = settings.engine_id or f"{os.uname().nodename}-{os.getppid()}"
     return Hello(
         protocol_major=PROTOCOL_MAJOR,
@@ -122,7 +140,7 @@ def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
         chunked_prefill_tokens=scheduler.chunked_prefill_size or -1,
         speculative_algorithm=args.speculative_algorithm or "",
         draft_lengths=list(speculation.draft_lengths(scheduler)),
-        knobs=["branches", *(["drafts"] if drafting else []), *(["prefill"] if prefills else [])],
+        knobs=_knobs(scheduler),
         device=device.name(scheduler)[:MAX_TEXT],
         graph_rows=device.graph_rows(scheduler),
         drafting=drafting,

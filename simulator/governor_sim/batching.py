@@ -54,16 +54,25 @@ class PrefillBatch(msgspec.Struct, frozen=True):
 
 
 class Batcher:
-    """The scheduler's queues and rules."""
+    """The scheduler's queues and rules.
 
-    def __init__(self, limits: EngineLimits, kv: KvMemory) -> None:
+    Args:
+        limit_tokens: output limit that every request names, if it is above what it will say, and
+            that admission goes by.
+    """
+
+    def __init__(self, limits: EngineLimits, kv: KvMemory, limit_tokens: int = 0) -> None:
         self.limits = limits
         self.kv = kv
+        self._limit_tokens = limit_tokens
         self.waiting: deque[SimRow] = deque()
         self.running: list[SimRow] = []
         self.chunked: SimRow | None = None
         """The row in the middle of a chunked prefill."""
         self.retractions = 0
+        """Rows that lost their memory because it was short."""
+        self.preemptions = 0
+        """Rows that lost it because somebody said so."""
         self._ratio = FIRST_RATIO
         self._is_full = False
 
@@ -129,9 +138,7 @@ class Batcher:
         )
         while len(order) > keep:
             row = order.pop()
-            self.kv.release(row)
-            row.retracted = True
-            row.missing_tokens = UNKNOWN
+            self._take_memory(row)
             self.retractions += 1
             self.waiting.append(row)
             if len(order) + spare_tokens <= self.kv.reachable_tokens:
@@ -140,8 +147,39 @@ class Batcher:
         self.running = [row for row in self.running if id(row) in kept]
         self._is_full = False
         decoded = sum(row.output_tokens for row in self.running)
-        wanted = sum(row.max_new_tokens for row in self.running)
+        wanted = sum(max(row.max_new_tokens, self._limit_tokens) for row in self.running)
         self._ratio = min(1.0, (decoded + RETRACT_STEPS * len(self.running)) / (wanted + 1))
+
+    def preempt(self, rids: tuple[str, ...]) -> list[SimRow]:
+        """Take memory from running rows because somebody said so; one row at least is left.
+
+        As when memory is short, what the prefix cache holds of their prompts stays until room is
+        needed, and what they have written has to be computed again.
+
+        Returns:
+            Those rows. They come back to the end of the queue with :meth:`bring_back`, once the
+            step has been put together: a step that is still running computes for them in vain.
+        """
+        named = frozenset(rids)
+        out = [row for row in self.running if row.rid in named][: max(0, len(self.running) - 1)]
+        if not out:
+            return []
+        for row in out:
+            self._take_memory(row)
+        self.preemptions += len(out)
+        gone = set(map(id, out))
+        self.running = [row for row in self.running if id(row) not in gone]
+        self._is_full = False
+        return out
+
+    def bring_back(self, rows: list[SimRow]) -> None:
+        """Rows that :meth:`preempt` took out wait again."""
+        self.waiting.extend(rows)
+
+    def _take_memory(self, row: SimRow) -> None:
+        self.kv.release(row)
+        row.retracted = True
+        row.missing_tokens = UNKNOWN
 
     def relax(self) -> None:
         """A decode step fitted: expect a little less growth from here on."""
@@ -150,7 +188,12 @@ class Batcher:
     def expected_growth(self) -> float:
         """Tokens that the running rows are expected to need still."""
         ratio = self._ratio
-        return ratio * sum([_growth(row) for row in self.running])
+        return ratio * sum([self.growth(row) for row in self.running])
+
+    def growth(self, row: SimRow) -> int:
+        """Tokens that admission expects a row to produce still."""
+        limit = max(row.max_new_tokens, 0 if row.is_warm_up else self._limit_tokens)
+        return max(0, min(limit - row.output_tokens, CLIP_MAX_NEW_TOKENS))
 
     @property
     def _mixed_rows(self) -> int:
@@ -179,7 +222,7 @@ class Batcher:
             return
         named = first[: first.index(chunk.rid)]
         room = _Room(self, chunk_tokens)
-        room.promised_tokens += self.reserved_tokens + 1 + _growth(chunk)
+        room.promised_tokens += self.reserved_tokens + 1 + self.growth(chunk)
         most_rows = self.limits.max_running_requests - len(self.running) - 1
         for row in list(self._named(named))[: max(0, most_rows)]:
             missing = row.length - self.kv.match(row)[1]
@@ -254,7 +297,7 @@ class Batcher:
         """Take ``row`` into the batch; False without memory for it."""
         _, hit = self.kv.match(row)
         missing = row.length - hit
-        growth = _growth(row)
+        growth = self.growth(row)
         if missing + growth + 1 >= self.kv.reachable_tokens - room.promised_tokens:
             return False
         self.kv.admit(row)
@@ -277,7 +320,7 @@ class Batcher:
         batch.tokens.append(tokens)
         room.chunk_tokens -= tokens
         room.input_tokens -= tokens
-        room.promised_tokens += 1 if row is self.chunked else 1 + _growth(row)
+        room.promised_tokens += 1 if row is self.chunked else 1 + self.growth(row)
 
 
 class _Room:
@@ -294,8 +337,3 @@ class _Room:
     @property
     def open(self) -> bool:
         return self.chunk_tokens > 0 and self.input_tokens > 0
-
-
-def _growth(row: SimRow) -> int:
-    """Tokens that admission expects a row to produce still."""
-    return max(0, min(row.max_new_tokens - row.output_tokens, CLIP_MAX_NEW_TOKENS))

@@ -120,7 +120,9 @@ class SimulatedEngine:
         batcher.running.extend(self._joining)
         self._joining = []
         batcher.drop_finished()
+        preempted = batcher.preempt(order.retract) if order.retract else []
         prefill = batcher.next_prefill(order.prefill)
+        batcher.bring_back(preempted)
         parked: list[SimRow] = []
         prefill_tokens = costly_tokens = prefill_rows = 0
         if prefill is not None:

@@ -17,8 +17,9 @@ from msgspec import Meta
 
 from controller_service.policies.base import Policy
 from controller_service.predictors.base import StepLatencyPredictor
+from controller_service.service.fits import InlineFits
 from controller_service.session import EngineSession
-from governor_sim.batching import Batcher, EngineLimits
+from governor_sim.batching import CLIP_MAX_NEW_TOKENS, Batcher, EngineLimits
 from governor_sim.drafting import Drafter, DraftingConfig
 from governor_sim.engine import SimulatedEngine
 from governor_sim.kv import KvMemory
@@ -60,8 +61,9 @@ class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the engine speculates; None: not at all."""
     max_new_tokens: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     """Output limit that every request names to the controller, so that how much it will say has to
-    be guessed. 0: each names what it will say, as a bench's client does. Admission goes by what
-    will be said either way."""
+    be guessed. 0: each names what it will say, as a bench's client does."""
+    admits_by_limit: bool = False
+    """Whether admission goes by that limit, as SGLang's does; otherwise by what will be said."""
 
     def __post_init__(self) -> None:
         if self.limits.mixed_chunk and self.drafting is not None:
@@ -80,6 +82,9 @@ class SimResult(msgspec.Struct, frozen=True):
     virtual_s: float
     wall_s: float
     retractions: int
+    """Rows that lost their memory because it was short."""
+    preemptions: int
+    """Rows that lost it because the controller said so."""
     host_limited_s: float
     """Time that the device stood still because the host was not ready."""
     kv_held_tokens: int
@@ -118,8 +123,9 @@ def simulate(
     config = config or SimConfig()
     started_s = time.perf_counter()
     kv = KvMemory(profile.kv_tokens if config.kv_tokens is None else config.kv_tokens)
-    _require_room(workload, kv.capacity_tokens)
-    batcher = Batcher(config.limits, kv)
+    limit_tokens = config.max_new_tokens if config.admits_by_limit else 0
+    _require_room(workload, kv.capacity_tokens, limit_tokens)
+    batcher = Batcher(config.limits, kv, limit_tokens)
     link = governor = None
     if policy is not None:
         if predictor is None:
@@ -130,12 +136,21 @@ def simulate(
                 "False (--normal-loop)"
             )
         session = EngineSession(
-            _hello(profile, config, kv), predictor, config.lease_steps, config.replan_steps
+            _hello(profile, config, kv),
+            predictor,
+            config.lease_steps,
+            config.replan_steps,
+            length_fits=InlineFits(),
         )
         link = VirtualLink(session, policy, config.latency, seed)
         lengths = () if config.drafting is None else config.drafting.lengths
         governor = EngineGovernor(
-            config.engine, link, overlap=config.overlap, draft_lengths=lengths, prefill=True
+            config.engine,
+            link,
+            overlap=config.overlap,
+            draft_lengths=lengths,
+            prefill=True,
+            retract=True,
         )
     drafter = None
     if config.drafting is not None:
@@ -174,15 +189,17 @@ def simulate(
         virtual_s=engine.now_s,
         wall_s=time.perf_counter() - started_s,
         retractions=batcher.retractions,
+        preemptions=batcher.preemptions,
         host_limited_s=engine.host_limited_s,
         kv_held_tokens=kv.used_tokens,
     )
 
 
-def _require_room(workload: Workload, kv_tokens: int) -> None:
+def _require_room(workload: Workload, kv_tokens: int, limit_tokens: int) -> None:
     """SGLang shortens or refuses such requests; silently shorter ones would spoil a comparison."""
     for request in workload.requests:
-        needed = request.prompt_tokens + request.output_tokens + SPARE_TOKENS
+        expected = max(request.output_tokens, min(limit_tokens, CLIP_MAX_NEW_TOKENS))
+        needed = request.prompt_tokens + expected + SPARE_TOKENS
         if needed > kv_tokens:
             raise ValueError(
                 f"kv_tokens: {kv_tokens} cannot hold request {request.index}, which takes {needed} "
@@ -210,7 +227,7 @@ def _hello(profile: StepProfile, config: SimConfig, kv: KvMemory) -> Hello:
         chunked_prefill_tokens=config.limits.chunked_prefill_size,
         speculative_algorithm="" if drafting is None else "SIMULATED",
         draft_lengths=[] if drafting is None else list(drafting.lengths),
-        knobs=["branches", "prefill"] if drafting is None else ["branches", "prefill", "drafts"],
+        knobs=["branches", "prefill", "retract", *([] if drafting is None else ["drafts"])],
         device=f"simulated:{profile.name}"[:MAX_TEXT],
         graph_rows=list(profile.graph_rows),
         drafting=None if drafting is None else drafting.told(),

@@ -28,7 +28,7 @@ def step(number, rows, parked, predicted=0.02):
 
 
 def test_a_policy_is_summed_up_over_its_turns(tmp_path):
-    counters = GovernorCounters({"applied": 9, "late": 1}, {"late": 1, "stale": 0}, 7, 0, True)
+    counters = GovernorCounters({"applied": 9, "late": 1}, {"late": 1, "stale": 0}, 7, 0, 0, True)
     load = summarise([Served(0, 1, None, None, 0.0, 0.0, 10.0, 101)])
     steps = [step(number, 4 + number % 3, 1) for number in range(50)]
     turn = Turn.of("taper", 1, load, counters, steps, {"p50": 100.0, "p99": 300.0})

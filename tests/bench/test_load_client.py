@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from fake_generate_server import FakeServer, serving
 from governor_bench.load.client import LoadClient
 from governor_bench.load.prompts import prompt_ids
 from governor_bench.load.result import Branch, RequestResult
 from governor_bench.load.spec import RequestSpec
+from governor_bench.load.stream import StreamReader
 from governor_workloads.acceptance import Acceptance
 from governor_workloads.spec import Workload, WorkRequest
 
@@ -153,6 +155,20 @@ def test_token_ids_are_kept_only_if_asked_for(
     assert [branch.tokens for branch in result.branches] == [5, 5]
     wanted = [[1, 2, 3, 4, 5], [1001, 1002, 1003, 1004, 1005]] if token_ids else [[], []]
     assert [branch.output_ids for branch in result.branches] == wanted
+
+
+@pytest.mark.parametrize("chunks", [[[1], [2], [3]], [[1], [1, 2], [1, 2, 3]]])
+def test_an_abort_that_repeats_the_last_token_adds_none(chunks: list[list[int]]) -> None:
+    result = RequestResult(RequestSpec(0, 0.0, (5,), 9), 0.0, branches=[Branch()], cut_off=True)
+    reader = StreamReader(token_ids=True)
+    for count, ids in enumerate([*chunks, [3]], start=1):
+        meta: dict[str, Any] = {"completion_tokens": min(count, 3)}
+        if count > 3:
+            meta["finish_reason"] = {"type": "abort"}
+        line = msgspec.json.encode({"output_ids": ids, "meta_info": meta})
+        reader.take(b"data: " + line, result, 1.0)
+    assert result.branches[0].output_ids == [1, 2, 3]
+    assert result.branches[0].finish_reason == "abort"
 
 
 @pytest.mark.parametrize(

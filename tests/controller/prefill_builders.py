@@ -27,6 +27,8 @@ DEFAULTS = {
     "age_s": 0.1,
     "ttft_slo_s": 1.0,
     "tpot_slo_s": 0.05,
+    "draft_tokens": 0,
+    "accepted_tokens": 0,
 }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sglang_patch.errors import RequestFieldError
-from sglang_patch.requests import GROUP_KEY, terms, validated
+from sglang_patch.requests import GROUP_KEY, is_protected, terms, validated
 
 
 def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
@@ -38,6 +38,9 @@ SCALARS = (type(None), bool, int, float, str)
         ({"tpot_slo_ms": "fast"}, "tpot_slo_ms"),
         ({"ttft_slo_ms": True}, "ttft_slo_ms"),
         ({"ttft_slo_ms": 1e9}, "ttft_slo_ms"),
+        ({"protected": "yes"}, "protected"),
+        ({"protected": 1}, "protected"),
+        ({"protected": [True]}, "protected"),
         ({"other": {"a": {"b": 1}}}, "other"),
         ({"other": [[1]]}, "other"),
         ({"other": 2**70}, "other"),
@@ -90,3 +93,10 @@ def test_other_parameters_pass_untouched() -> None:
 def test_targets_are_read_in_seconds() -> None:
     read = terms(validated({"ttft_slo_ms": 500, "tpot_slo_ms": 25.0}, n=1, request_id="r"))
     assert (read.ttft_slo_s, read.tpot_slo_s) == (0.5, 0.025)
+
+
+@pytest.mark.parametrize(("value", "protected"), [(True, True), (False, False), (None, False)])
+def test_whoever_asks_for_it_is_protected(value: bool | None, protected: bool) -> None:
+    params = validated({"protected": value, "other": 1}, n=1, request_id="r")
+    assert terms(params).protected == is_protected(params) == protected
+    assert not terms(None).protected

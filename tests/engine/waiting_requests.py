@@ -29,6 +29,12 @@ class Request:
         self.priority = None
         self.grammar = None
         self.return_hidden_states = False
+        self.to_finish = None
+        self.input_embeds = None
+        self.multimodal_inputs = None
+        self.session = None
+        self.return_routed_experts = False
+        self.return_indexer_topk = False
         self.extend_range = SimpleNamespace(end=0)
         self.kv = None
         self.ended = False

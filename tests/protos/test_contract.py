@@ -33,7 +33,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parent / "golden"
-NEWEST = {"hello": "1.5", "snapshot": "1.5", "decision": "1.5"}
+NEWEST = {"hello": "1.5", "snapshot": "1.6", "decision": "1.6"}
 """Messages that have grown since contract 1.0."""
 
 
@@ -71,6 +71,7 @@ EXAMPLES: dict[str, Wire] = {
     "decision": Decision(
         7, 4, pack("I", [2]), [Band(1, 2, 8), Band(64, 1, 0)], "taper", 0.02, 0.015, 0.025, 0.03,
         5, pack("I", [3, 9]), pack("B", [1, 0]), 24, 0.125, 512, pack("I", [7, 5]),
+        pack("I", [4]),
     ),
     "goodbye": Goodbye("bye"),
 }  # fmt: skip
@@ -102,12 +103,16 @@ def test_a_hello_of_an_older_contract_lacks_only_what_came_later(version: str) -
     assert decoded == expected
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3"])
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3", "1.5"])
 def test_a_snapshot_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
     decoded = decode_to_controller((GOLDEN / f"snapshot-{version}.msgpack").read_bytes())
     newest = EXAMPLES["snapshot"]
     assert isinstance(newest, Snapshot)
-    newest = msgspec.structs.replace(newest, queue=Queue())
+    plain = msgspec.structs.replace(newest.queue, draft_tokens=b"", accepted_tokens=b"")
+    newest = msgspec.structs.replace(newest, queue=plain if version == "1.5" else Queue())
+    if version == "1.5":
+        assert decoded == newest
+        return
     if version == "1.3":
         assert decoded == newest
         return
@@ -124,12 +129,14 @@ def test_a_snapshot_of_an_older_contract_lacks_only_what_came_later(version: str
     assert decoded == expected
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.3", "1.4"])
+@pytest.mark.parametrize("version", ["1.0", "1.3", "1.4", "1.5"])
 def test_a_decision_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
     """Without a word about drafts or prefill they are the engine's own choice."""
     decoded = decode_to_engine((GOLDEN / f"decision-{version}.msgpack").read_bytes())
-    expected = msgspec.structs.replace(EXAMPLES["decision"], prefill_tokens=-1, prefill_first=b"")
-    if version != "1.4":
+    expected = msgspec.structs.replace(EXAMPLES["decision"], retract=b"")
+    if version != "1.5":
+        expected = msgspec.structs.replace(expected, prefill_tokens=-1, prefill_first=b"")
+    if version not in ("1.4", "1.5"):
         expected = msgspec.structs.replace(expected, draft_price=0.0)
     if version == "1.0":
         expected = msgspec.structs.replace(
@@ -203,6 +210,7 @@ BROKEN_DECISIONS = [
     {"capped": b"\x00" * 4 * (limits.MAX_ROWS + 1), "caps": b"\x00" * (limits.MAX_ROWS + 1)},
     {"prefill_tokens": -2},
     {"prefill_first": b"123"},
+    {"retract": b"12345"},
     {"prefill_first": b"\x00" * 4 * (limits.MAX_QUEUED + 1)},
     {"predicted_step_s": float("nan")},
     {"predicted_step_s": float("inf")},

@@ -1,4 +1,6 @@
-"""A controller that decides at random how much is drafted and who sits out, and hears all."""
+"""A controller that decides at random how much is drafted and who sits out or is retracted.
+It hears all that the engine says.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +61,9 @@ def decision(
     orders: list[Band] | None = None,
     budget: int = -1,
     prefill: int = -1,
+    retract: list[int] | None = None,
 ) -> Decision:
-    """A decision for a snapshot's step; ``caps`` and ``park`` name request ids."""
+    """A decision for a snapshot's step; ``caps``, ``park`` and ``retract`` name request ids."""
     caps = caps or {}
     return Decision(
         snapshot.for_step,
@@ -77,12 +80,13 @@ def decision(
         caps=bytes(caps.values()),
         draft_budget=budget,
         prefill_tokens=prefill,
+        retract=array("I", retract or []).tobytes(),
     )
 
 
 def at_random(seed: int, most: int = 0) -> Decide:
-    """Half of the rows sit out, and the others draft any length, half of them with a cap; now and
-    then nobody is prefilled, or some tokens are.
+    """Half of the rows sit out, some are retracted, and the others draft any length, half of them
+    with a cap; now and then nobody is prefilled, or some tokens are.
 
     Args:
         most: draft tokens of a row, for an engine that takes a budget for all of them: every other
@@ -101,6 +105,7 @@ def at_random(seed: int, most: int = 0) -> Decide:
             park=[row for row in rows if rng.random() < 0.5],
             budget=rng.choice((-1, int(rng.random() ** 2 * most * len(rows)))) if most else -1,
             prefill=rng.choice((-1, 0, rng.randint(1, 32))),
+            retract=[row for row in rows if rng.random() < 0.05],
         )
 
     return decide

@@ -1,4 +1,5 @@
-"""A controller that decides at random how much is prefilled, whose prompts first, and who parks."""
+"""A controller that decides at random how much is prefilled, whose prompts first, who parks
+and who is retracted."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class Seen:
     """``held``: steps at which nobody was prefilled though somebody waited; ``held_started``: of
     these, those with a prompt in its middle; ``overtaken``: steps at which others were prefilled
     and that one was not; ``cached``: requests of which the prefix cache held a part while they
-    waited."""
+    waited; ``retracted``: requests that wait again though they ran before."""
     waited: set[int] = field(default_factory=set)
     """Ids of all that ever waited."""
     ran: set[int] = field(default_factory=set)
@@ -51,8 +52,11 @@ class Seen:
         self.counts["cached"] += sum(
             1
             for flag, lost, length, request in zip(flags, missing, lengths, ids, strict=True)
-            if not flag & QueueFlag.STARTED and lost < length and request not in self.waited
+            if not flag & QueueFlag.STARTED
+            and lost < length
+            and request not in self.waited | self.ran
         )
+        self.counts["retracted"] += len((waiting - self._waiting) & self.ran)
         self.waited |= waiting
         self.ran |= rows
         self._started, self._waiting = started, waiting
@@ -71,6 +75,7 @@ def at_random(seed: int, seen: Seen, *, chunk: int, park: bool = True) -> Decide
         rows = list(unpack("I", asked.rows.request_id))
         first = rng.sample(waiting, rng.randint(0, len(waiting))) if rng.random() < 0.7 else []
         parked = [row for row in rows if rng.random() < 0.3] if park else []
+        retracted = [row for row in rows if rng.random() < 0.1]
         return Decision(
             asked.for_step,
             LEASE_STEPS,
@@ -84,6 +89,7 @@ def at_random(seed: int, seen: Seen, *, chunk: int, park: bool = True) -> Decide
             draft_length=rng.choice((-1, *lengths)),
             prefill_tokens=tokens(),
             prefill_first=array("I", first).tobytes(),
+            retract=array("I", retracted).tobytes(),
         )
 
     return decide

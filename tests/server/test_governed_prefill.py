@@ -1,5 +1,7 @@
-"""Budgets, holds, orders and overtaking, at random at every step, on real engines: every greedy
-token is as without a controller, and nothing is lost or leaked."""
+"""Budgets, holds, orders, overtaking and retraction, at random at every step, on real engines.
+
+Every greedy token is as without a controller, and nothing is lost or leaked.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from drafting_controller import deciding
 from engines import QUIET, STRICT, GovernedEngine, assert_sound_at_idle
+from generating import generate_all, prompts
 from governor_bench.equality.check import compare, run
 from governor_bench.processes import workspace
 from governor_bench.servers import CpuEngine
@@ -71,12 +74,35 @@ def test_tokens_are_stocks_whatever_is_ordered(engine: PrefillEngine) -> None:
         assert_sound_at_idle(engine.url)
     assert compare(stock, governed) == []
     assert heard.hello is not None
-    assert "prefill" in heard.hello.knobs
+    assert {"prefill", "retract"} <= set(heard.hello.knobs)
     assert heard.hello.mixes_chunks == engine.mixes
-    assert all(seen.counts[kind] for kind in ("held", "held_started", "overtaken", "cached"))
+    kinds_seen = ("held", "held_started", "overtaken", "cached", "retracted")
+    assert all(seen.counts[kind] for kind in kinds_seen), seen.counts
     kinds = {step.kind for step in heard.feedback}
     assert (StepKind.MIXED in kinds) == engine.mixes
     # Whoever was seen waiting ran, or was told of as aborted.
     lost = seen.waited - seen.ran
     aborted = {end.request_id for end in heard.ended if end.reason == EndReason.ABORTED}
     assert lost <= aborted
+
+
+def test_log_probabilities_are_stocks_whoever_is_retracted(engine: PrefillEngine) -> None:
+    """Of the prompt as well: those in a batch with a retracted row, and of that row itself."""
+    texts = [text[: 40 + 50 * place] for place, text in enumerate(prompts()[:6])]
+    asked = {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 2}
+    stock = generate_all(engine.url, texts, 40, **asked)
+    flush(engine.url)
+    with deciding(engine.endpoint, at_random(8, Seen(), chunk=CHUNK_TOKENS)):
+        governed = generate_all(engine.url, texts, 40, **asked)
+        assert_sound_at_idle(engine.url)
+    assert sum(reply["meta_info"]["num_retractions"] for reply in governed) > 0
+    for mine, theirs in zip(governed, stock, strict=True):
+        assert mine["text"] == theirs["text"]
+        assert mine["meta_info"]["finish_reason"] == theirs["meta_info"]["finish_reason"]
+        for kind in ("input_token_logprobs", "output_token_logprobs"):
+            pairs = zip(mine["meta_info"][kind], theirs["meta_info"][kind], strict=True)
+            for (have, token, *_), (want, wanted, *_) in pairs:
+                assert token == wanted
+                assert have == want or have == pytest.approx(want, abs=1e-3)
+        tops = "output_top_logprobs"
+        assert len(mine["meta_info"][tops]) == len(theirs["meta_info"][tops])

@@ -107,7 +107,7 @@ def test_the_engine_says_how_it_drafts(engine: DraftingEngine) -> None:
         hello = heard.hello
     assert hello is not None
     assert tuple(hello.draft_lengths) == engine.lengths
-    assert hello.knobs == ["branches", "drafts", "prefill"]
+    assert hello.knobs == ["branches", "drafts", "prefill", "retract"]
     assert hello.drafting is not None
     assert (hello.drafting.width, hello.drafting.most_tokens) == (engine.width, engine.most)
     assert (hello.drafting.is_ragged, hello.drafting.takes_budget) == (True, True)

@@ -30,6 +30,7 @@ def post(url: str, path: str, body: dict[str, Any]) -> tuple[int, str]:
 BAD = [
     ({"tpot_slo_ms": -1}, "tpot_slo_ms"),
     ({"ttft_slo_ms": "soon"}, "ttft_slo_ms"),
+    ({"protected": "yes"}, "protected"),
     ({"branch_group": "g", "branch_role": "boss"}, "branch_role"),
     ({"branch_role": "trunk"}, "branch_role"),
     ({"anything": {"deeply": {"nested": 1}}}, "anything"),

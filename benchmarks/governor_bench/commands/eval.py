@@ -274,6 +274,58 @@ def chunk(
         plot_all(report, plots)
 
 
+@evaluate.command("laps-sd")
+@click.option("--tier", type=click.Choice(["S", "E"]), default="S", show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), help="Runs per cell.  [default: 3; tier E: 1]"
+)
+@click.option(
+    "--scale",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 100),
+    help="Tier E: stretches every duration alike, so that a slow host can show a fast GPU.",
+)
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/eval/laps_sd"),
+    show_default=True,
+    help="Of tier S.",
+)
+@cluster_option
+@click.option("--quick", is_flag=True, help="One seed, few cells, short runs.")
+@json_option
+def laps_sd(
+    tier: str,
+    seeds: int | None,
+    scale: float,
+    plots: Path,
+    cluster: str | None,
+    quick: bool,
+    json_path: str,
+) -> None:
+    """The order of service: laps_sd against FCFS, LAS, SJF and an oracle of SRPT."""
+    from governor_bench.eval.laps_sd.emulated import evaluate_emulated
+    from governor_bench.eval.laps_sd.judge import RunFailed
+    from governor_bench.eval.laps_sd.plots import plot_all
+    from governor_bench.eval.laps_sd.run import evaluate_simulated
+
+    chosen = list(range(1, (seeds or (1 if tier == "E" else 3)) + 1))
+    with cluster_errors(), progress_bar() as progress:
+        try:
+            report = (
+                evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
+                if tier == "S"
+                else evaluate_emulated(chosen, scale, progress, quick=quick)
+            )
+        except RunFailed as error:
+            raise click.ClickException(str(error)) from None
+    finish(report, json_path, _laps_sd_summary(report, plots))
+    if tier == "S":
+        plot_all(report, plots)
+
+
 @evaluate.command("document")
 @click.option(
     "--to",
@@ -284,8 +336,10 @@ def chunk(
 )
 def document(target: Path) -> None:
     """Write the result documents from the files in benchmarks/results; those on predictors, on
-    speculation and on prefill budgets beside the other, once there are results of them."""
+    speculation, on prefill budgets and on the order of service beside the other, once there are
+    results of them."""
     from governor_bench.eval.chunk import document as chunked
+    from governor_bench.eval.laps_sd import document as ordered
     from governor_bench.eval.learned import document as learned
     from governor_bench.eval.speculation import document as speculated
     from governor_bench.eval.taper.document import write
@@ -303,6 +357,10 @@ def document(target: Path) -> None:
     if (RESULTS / chunked.RESULT_FILE).exists():
         beside = target.with_name("chunk.md")
         chunked.write(RESULTS, beside)
+        click.echo(f"wrote {beside}")
+    if (RESULTS / ordered.RESULT_FILE).exists():
+        beside = target.with_name("laps_sd.md")
+        ordered.write(RESULTS, beside)
         click.echo(f"wrote {beside}")
 
 
@@ -390,4 +448,28 @@ def _chunk_summary(report: dict[str, Any], plots: Path) -> str:
         f"most {figure('vs_default_tpot')} x the default's; beside bursts, p99 TTFT of short "
         f"requests at least {figure('vs_default_ttft_p99', '.2f')} times better than the default's "
         f"at {figure('burst_throughput_vs_default')} x its throughput; {rest}"
+    )
+
+
+def _laps_sd_summary(report: dict[str, Any], plots: Path) -> str:
+    def figure(key: str, form: str = ".3f") -> str:
+        value = report[key]
+        return "-" if value is None else format(value, form)
+
+    if report["tier"] == "E":
+        error = report["simulator_error"]["mean_s"]
+        rest = (
+            f"simulator off by {error['median_pct']:.1f} % in mean latency (median), "
+            f"{error['worst_pct']:.1f} % at worst; host-limited share at most "
+            f"{report['hosts']['host_limited_share']:.2%}"
+        )
+    else:
+        rest = f"plots in {plots}"
+    return (
+        f"{report['policy']}: mean latency at most {figure('mean_latency_vs_fcfs')} x FCFS, "
+        f"{figure('mean_latency_vs_las')} x LAS, {figure('mean_latency_vs_sjf')} x SJF over "
+        f"{report['cells']} cells, {figure('gap_to_srpt', '.1%')} above the oracle at worst; p99 "
+        f"at most {figure('p99_vs_fcfs')} x FCFS; estimation error "
+        f"{figure('estimation_error', '.1%')}; {figure('preemptions', '.1f')} preemptions per 100 "
+        f"requests; {rest}"
     )

@@ -65,7 +65,9 @@ class StreamReader:
         if isinstance(chunk, _ChunkWithIds):
             if len(chunk.output_ids) == meta.completion_tokens:
                 branch.output_ids = chunk.output_ids
-            else:  # a server with --incremental-streaming-output
+            elif len(branch.output_ids) < meta.completion_tokens:
+                # A server with --incremental-streaming-output. Whoever is aborted while it waits
+                # after a retraction is sent its last token twice.
                 branch.output_ids.extend(chunk.output_ids)
         if meta.finish_reason is not None:
             branch.finish_reason = meta.finish_reason.type

@@ -1,0 +1,1 @@
+"""The evaluation of the order of service: against what others have, and what is possible."""
