@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from governor_bench.demo.measure import Turn, summarise_policy
 from governor_bench.demo.plot import busiest, plot_steps
+from governor_bench.demo.run import target_ms
 from governor_bench.engine_metrics import GovernorCounters
 from governor_workloads.report import summarise
 from governor_workloads.served import Served
@@ -45,3 +46,16 @@ def test_a_policy_is_summed_up_over_its_turns(tmp_path):
 def test_the_busiest_stretch_is_shown():
     steps = [step(number, 9 if 20 <= number < 30 else 1, 0) for number in range(40)]
     assert [item["step"] for item in busiest(steps, 10)] == list(range(20, 30))
+
+
+def test_the_target_follows_the_machine() -> None:
+    """Chats count, and neither requests that branch nor those that were cut off."""
+    facts = {"ttft_slo_s": None, "tpot_slo_s": None, "sent_s": 0.0, "first_token_s": 1.0}
+    served = [
+        Served(index=0, branches=1, last_token_s=1.2, output_tokens=21, **facts),
+        Served(index=1, branches=1, last_token_s=1.4, output_tokens=21, **facts),
+        Served(index=2, branches=1, last_token_s=1.6, output_tokens=21, **facts),
+        Served(index=3, branches=8, last_token_s=9.0, output_tokens=21, **facts),
+        Served(index=4, branches=1, last_token_s=None, output_tokens=3, **facts),
+    ]
+    assert target_ms(served) == 64
