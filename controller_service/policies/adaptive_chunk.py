@@ -17,8 +17,9 @@ of these over what the engine can do at most, ``1 / token_s``; above 1, somebody
          in the middle of its prefill. Whoever cannot be in time any more comes after those who can
          (:mod:`controller_service.prefill.line`).
 *slack*  A chunk stalls those who decode, and whoever comes while it runs. It leaves the ones half
-         of what they can spare of their TPOT targets and takes a third of the others' TTFT, unless
-         first tokens would be late for that: they were promised first.
+         of what they can spare of their TPOT targets, if that is worth a step of its own, and takes
+         a third of the others' TTFT, unless first tokens would be late for that: a pace can be won
+         back, and a first token cannot.
 
 Nobody starves: at one step in ``turn``, whoever has waited ``patience`` times its target is first.
 """

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from controller_service.predictors.base import Floats, StepLatencyPredictor
+from controller_service.predictors.base import LEAST_LATENCY_S, Floats, StepLatencyPredictor
 from controller_service.prefill.queue import PrefillState
 from controller_service.state import StepState
 
@@ -71,7 +71,7 @@ class ChunkCost(msgspec.Struct, frozen=True, eq=False):
     def token_s(self) -> float:
         """Time per prompt token when steps prefill as much as they can, one after the other."""
         most = float(self.queue.most_tokens)
-        return self.step_s(most) / most
+        return max(self.step_s(most), LEAST_LATENCY_S) / most
 
     def most_within(self, stall_s: float, least_tokens: int) -> int:
         """The largest chunk that stalls decoding rows for no longer than ``stall_s``.

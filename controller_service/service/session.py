@@ -25,7 +25,7 @@ ALL_MEMORY = 0.98
 
 
 class ServiceSession:
-    """Follows one engine. Costs next to nothing until a policy asks for :meth:`state`.
+    """Follows one engine. Costs next to nothing while no policy asks for :meth:`state`.
 
     Args:
         fits: see :class:`~.lengths.LengthBook`.
@@ -37,10 +37,12 @@ class ServiceSession:
         self._speculates = bool(hello.speculative_algorithm)
         self._book = ServiceBook()
         self.lengths = LengthBook(fits)
+        self._is_asked = False
         self._given = np.zeros(2)  # draft tokens accepted and rounds, of everybody, faded
 
     def state(self, state: StepState, queue: PrefillState | None) -> ServiceState:
         """What policies are given for the step that a snapshot asks about."""
+        self._is_asked = True
         told = Told.of(state, queue)
         self._book.update(told, speculates=self._speculates)
         ids = np.zeros(0, dtype=np.uint32) if queue is None else queue.request_id
@@ -55,7 +57,8 @@ class ServiceSession:
     def settle(self, snapshot: Snapshot) -> None:
         """What can wait until the reply is on its way."""
         self.lengths.ended(snapshot.ended)
-        if self.lengths.is_due and len(self._book):
+        is_asked, self._is_asked = self._is_asked, False
+        if is_asked and self.lengths.is_due:
             here = self._book.present
             self.lengths.learn(here["prompt"], here["output"], here["limit"])
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from controller_builders import state_of
-from governor_protos.messages import EndReason, RequestEnd, RowFlag
+from controller_builders import batch, snapshot_of, state_of
+from governor_protos.messages import EndReason, RequestEnd, RowFlag, Snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefill_builders import STARTED, prefill_of, prefilling_hello
@@ -145,3 +145,26 @@ def test_lengths_are_learnt_as_requests_end_and_runners_count_as_longer() -> Non
     book.learn(*runners)
     assert float(book.remaining(*one)[0]) > 300.0
     assert float(book.remaining(one[0], np.array([4090]), one[2])[0]) == 6.0
+
+
+def test_nothing_is_learnt_once_no_policy_asks_any_more() -> None:
+    """After a switch of the policy, who was told of last stays as it was."""
+    session = ServiceSession(prefilling_hello())
+    state_after(session, [{"request_id": 1}], [])
+    session.settle(ended(0))
+    assert session.lengths.model is not None
+    first = session.lengths.model
+    session.settle(ended(100))
+    assert session.lengths.is_due
+    assert session.lengths.model is first
+    state_after(session, [{"request_id": 2}], [])
+    session.settle(ended(200))
+    assert session.lengths.model is not first
+
+
+def ended(first: int) -> Snapshot:
+    ends = [
+        RequestEnd(first + n, 0, 1000, 20 + n % 7, 4096, int(EndReason.STOPPED), 1.0)
+        for n in range(60)
+    ]
+    return msgspec.structs.replace(snapshot_of(batch(1, 1), 1), ended=ends)
