@@ -8,12 +8,8 @@ place (:class:`InlineRefits`).
 
 from __future__ import annotations
 
-import logging
-import os
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,19 +17,15 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from controller_service.learning.child import TIME_LIMIT_S, ChildFits
 from controller_service.learning.model import EngineKey, StepModel
 from controller_service.learning.sample_file import save_samples
 from controller_service.learning.samples import Samples
 from controller_service.predictors.candidate import Candidate, prepare
 
-logger = logging.getLogger(__name__)
-
-TIME_LIMIT_S = 180.0
-STOP_WITHIN_S = 2.0
 LEAST_HELD_OUT = 64
 """Held-out steps without which nothing is compared."""
 SEED = 7
-TOLD_CHARACTERS = 400
 
 
 class RefitJob(msgspec.Struct, frozen=True, eq=False):
@@ -76,39 +68,14 @@ class BackgroundRefits:
     """Fits in a process of its own, watched by a thread; one at a time."""
 
     def __init__(self, time_limit_s: float = TIME_LIMIT_S) -> None:
-        self._time_limit_s = time_limit_s
-        self._lock = threading.Lock()
-        self._busy = False
-        self._child: subprocess.Popen[bytes] | None = None
-        self._closed = False
-        self._watcher: threading.Thread | None = None
+        self._fits = ChildFits("governor-refit", time_limit_s)
 
     def start(self, job: RefitJob) -> Future[RefitOutcome] | None:
-        with self._lock:
-            if self._busy or self._closed:
-                return None
-            self._busy = True
-        future: Future[RefitOutcome] = Future()
-        self._watcher = threading.Thread(
-            target=self._run, args=(job, future), name="governor-refit", daemon=True
-        )
-        self._watcher.start()
-        return future
+        return self._fits.start(lambda: _outcome(lambda: self._fit_elsewhere(job), job))
 
     def close(self) -> None:
         """End the process that fits, if there is one, and wait for its files to be gone."""
-        with self._lock:
-            self._closed = True
-            if self._child is not None:
-                self._child.kill()
-        if self._watcher is not None:
-            self._watcher.join(STOP_WITHIN_S)
-
-    def _run(self, job: RefitJob, future: Future[RefitOutcome]) -> None:
-        outcome = _outcome(lambda: self._fit_elsewhere(job), job)
-        with self._lock:
-            self._busy = False
-        future.set_result(outcome)
+        self._fits.close()
 
     def _fit_elsewhere(self, job: RefitJob) -> tuple[StepModel, str]:
         from controller_service.learning.artifact import load_model  # noqa: PLC0415
@@ -116,34 +83,9 @@ class BackgroundRefits:
         with tempfile.TemporaryDirectory(prefix="governor-refit-") as folder:
             samples, out = Path(folder) / "samples.npz", Path(folder) / "model"
             save_samples(samples, job.train)
-            self._wait_for(_command(job, samples, out))
+            self._fits.run(_command(job, samples, out))
             loaded = load_model(out, job.engine)
         return loaded.model, loaded.manifest.model_id
-
-    def _wait_for(self, command: list[str]) -> None:
-        with self._lock:
-            if self._closed:
-                raise RefitFailed("the controller is stopping")
-            self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-        try:
-            _, said = self._child.communicate(timeout=self._time_limit_s)
-        except subprocess.TimeoutExpired as error:
-            self._child.kill()
-            self._child.communicate()
-            raise RefitFailed(f"not done within {self._time_limit_s:g} s") from error
-        finally:
-            code = self._child.returncode
-            with self._lock:
-                self._child = None
-        if code:
-            last = said.decode(errors="replace").strip().splitlines()[-1:] or [""]
-            raise RefitFailed(f"the process ended with {code}: {last[0][:TOLD_CHARACTERS]}")
 
 
 class RefitFailed(RuntimeError):
