@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import click
 import msgspec
 
 from controller_service.commands.cluster import cluster_errors, cluster_option
+from governor_bench.commands import eval_summaries as summaries
 from governor_bench.commands.output import finish, json_option, progress_bar
 
 RESULTS = Path("benchmarks/results")
 MAX_REPORT_BYTES = 64 << 20
+SCALES = click.FloatRange(0.1, 100)
+SCALE_HELP = "Tier E: stretches every duration alike, so that a slow host can show a fast GPU."
+Command = Callable[..., None]
 
 
 @click.group("eval")
@@ -23,13 +28,51 @@ def evaluate() -> None:
 seeds_option = click.option(
     "--seeds", default=3, show_default=True, type=click.IntRange(1, 100), help="Runs per cell."
 )
-scale_option = click.option(
-    "--scale",
-    default=1.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 100),
-    help="Tier E: stretches every duration alike, so that a slow host can show a fast GPU.",
-)
+scale_option = click.option("--scale", default=1.0, show_default=True, type=SCALES, help=SCALE_HELP)
+
+
+def tiered(
+    tiers: Sequence[str], *, plots: str, quick: str, plots_help: str = ""
+) -> Callable[[Command], Command]:
+    """The options of an evaluation that is run in the simulator and on engines.
+
+    Args:
+        tiers: that it knows.
+        plots: folder that they go to by default.
+        quick: what ``--quick`` leaves out.
+        plots_help: what there are plots of, if not of all.
+    """
+    options = (
+        click.option("--tier", type=click.Choice(tiers), default="S", show_default=True),
+        click.option(
+            "--seeds",
+            type=click.IntRange(1, 100),
+            help="Runs per cell.  [default: 3; tier E: 1]",
+        ),
+        click.option("--scale", default=3.0, show_default=True, type=SCALES, help=SCALE_HELP),
+        click.option(
+            "--plots",
+            type=click.Path(file_okay=False, path_type=Path),
+            default=Path(plots),
+            show_default=True,
+            help=plots_help,
+        ),
+        cluster_option,
+        click.option("--quick", is_flag=True, help=quick),
+        json_option,
+    )
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def seeds_of(tier: str, seeds: int | None) -> list[int]:
+    """One run a cell on an emulated engine, which takes its time, and three elsewhere."""
+    return list(range(1, (seeds or (1 if tier == "E" else 3)) + 1))
 
 
 @evaluate.command("taper")
@@ -83,7 +126,7 @@ def taper(
         else:
             report = evaluate_emulated(chosen, scale, progress, quick=quick)
     plot_all(report, plots)
-    finish(report, json_path, _summary(report, plots))
+    finish(report, json_path, summaries.taper(report, plots))
 
 
 @evaluate.command("validate")
@@ -161,31 +204,12 @@ def predictors(
                 raise click.ClickException(str(error)) from None
             except NotEnough as error:
                 raise click.ClickException(f"{error}; raise --budget") from None
-    finish(report, json_path, _predictors_summary(report, plots / tier))
+    finish(report, json_path, summaries.predictors(report, plots / tier))
     plot_all(report, plots / tier)
 
 
 @evaluate.command("speculation")
-@click.option("--tier", type=click.Choice(["S", "E", "C"]), default="S", show_default=True)
-@click.option(
-    "--seeds", type=click.IntRange(1, 100), help="Runs per cell.  [default: 3; tier E: 1]"
-)
-@click.option(
-    "--scale",
-    default=3.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 100),
-    help="Tier E: stretches every duration alike, so that a slow host can show a fast GPU.",
-)
-@click.option(
-    "--plots",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("build/eval/speculation"),
-    show_default=True,
-)
-@cluster_option
-@click.option("--quick", is_flag=True, help="One seed, few cells, few requests.")
-@json_option
+@tiered(["S", "E", "C"], plots="build/eval/speculation", quick="One seed, few cells, few requests.")
 def speculation(
     tier: str,
     seeds: int | None,
@@ -202,7 +226,7 @@ def speculation(
     from governor_bench.eval.speculation.run import evaluate_simulated
     from governor_bench.eval.speculation.setting import RunFailed
 
-    chosen = list(range(1, (seeds or (1 if tier == "E" else 3)) + 1))
+    chosen = seeds_of(tier, seeds)
     with cluster_errors(), progress_bar() as progress:
         if tier == "S":
             report = evaluate_simulated(chosen, progress, quick=quick, cluster=cluster)
@@ -219,31 +243,16 @@ def speculation(
         plot_computed(report, plots / tier / "computed.png")
     else:
         plot_all(report, plots / tier)
-    finish(report, json_path, _speculation_summary(report, plots / tier))
+    finish(report, json_path, summaries.speculation(report, plots / tier))
 
 
 @evaluate.command("chunk")
-@click.option("--tier", type=click.Choice(["S", "E"]), default="S", show_default=True)
-@click.option(
-    "--seeds", type=click.IntRange(1, 100), help="Runs per cell.  [default: 3; tier E: 1]"
+@tiered(
+    ["S", "E"],
+    plots="build/eval/chunk",
+    quick="One seed, few cells, short runs.",
+    plots_help="Of tier S.",
 )
-@click.option(
-    "--scale",
-    default=3.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 100),
-    help="Tier E: stretches every duration alike, so that a slow host can show a fast GPU.",
-)
-@click.option(
-    "--plots",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("build/eval/chunk"),
-    show_default=True,
-    help="Of tier S.",
-)
-@cluster_option
-@click.option("--quick", is_flag=True, help="One seed, few cells, short runs.")
-@json_option
 def chunk(
     tier: str,
     seeds: int | None,
@@ -259,7 +268,7 @@ def chunk(
     from governor_bench.eval.chunk.plots import plot_all
     from governor_bench.eval.chunk.run import evaluate_simulated
 
-    chosen = list(range(1, (seeds or (1 if tier == "E" else 3)) + 1))
+    chosen = seeds_of(tier, seeds)
     with cluster_errors(), progress_bar() as progress:
         try:
             report = (
@@ -269,33 +278,18 @@ def chunk(
             )
         except RunFailed as error:
             raise click.ClickException(str(error)) from None
-    finish(report, json_path, _chunk_summary(report, plots))
+    finish(report, json_path, summaries.chunk(report, plots))
     if tier == "S":
         plot_all(report, plots)
 
 
 @evaluate.command("laps-sd")
-@click.option("--tier", type=click.Choice(["S", "E"]), default="S", show_default=True)
-@click.option(
-    "--seeds", type=click.IntRange(1, 100), help="Runs per cell.  [default: 3; tier E: 1]"
+@tiered(
+    ["S", "E"],
+    plots="build/eval/laps_sd",
+    quick="One seed, few cells, short runs.",
+    plots_help="Of tier S.",
 )
-@click.option(
-    "--scale",
-    default=3.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 100),
-    help="Tier E: stretches every duration alike, so that a slow host can show a fast GPU.",
-)
-@click.option(
-    "--plots",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("build/eval/laps_sd"),
-    show_default=True,
-    help="Of tier S.",
-)
-@cluster_option
-@click.option("--quick", is_flag=True, help="One seed, few cells, short runs.")
-@json_option
 def laps_sd(
     tier: str,
     seeds: int | None,
@@ -311,7 +305,7 @@ def laps_sd(
     from governor_bench.eval.laps_sd.plots import plot_all
     from governor_bench.eval.laps_sd.run import evaluate_simulated
 
-    chosen = list(range(1, (seeds or (1 if tier == "E" else 3)) + 1))
+    chosen = seeds_of(tier, seeds)
     with cluster_errors(), progress_bar() as progress:
         try:
             report = (
@@ -321,7 +315,7 @@ def laps_sd(
             )
         except RunFailed as error:
             raise click.ClickException(str(error)) from None
-    finish(report, json_path, _laps_sd_summary(report, plots))
+    finish(report, json_path, summaries.laps_sd(report, plots))
     if tier == "S":
         plot_all(report, plots)
 
@@ -350,18 +344,15 @@ def document(target: Path) -> None:
         beside = target.with_name("predictors.md")
         learned.write(RESULTS, beside)
         click.echo(f"wrote {beside}")
-    if (RESULTS / speculated.RESULT_FILE).exists():
-        beside = target.with_name("speculation.md")
-        speculated.write(RESULTS, beside)
-        click.echo(f"wrote {beside}")
-    if (RESULTS / chunked.RESULT_FILE).exists():
-        beside = target.with_name("chunk.md")
-        chunked.write(RESULTS, beside)
-        click.echo(f"wrote {beside}")
-    if (RESULTS / ordered.RESULT_FILE).exists():
-        beside = target.with_name("laps_sd.md")
-        ordered.write(RESULTS, beside)
-        click.echo(f"wrote {beside}")
+    for name, written in (
+        ("speculation.md", speculated),
+        ("chunk.md", chunked),
+        ("laps_sd.md", ordered),
+    ):
+        if (RESULTS / written.RESULT_FILE).exists():
+            beside = target.with_name(name)
+            written.write(RESULTS, beside)
+            click.echo(f"wrote {beside}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -376,100 +367,3 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is no report of 'governor eval validate'", param_hint="--validation"
         )
     return decoded
-
-
-def _summary(report: dict[str, Any], plots: Path) -> str:
-    if "goodput_vs_off" not in report:
-        return f"tier {report['tier']}: plots in {plots}"
-    return (
-        f"{report['policy']} at load {report['load']:g}, TPOT target {report['slo_ms']:g} ms: "
-        f"{report['goodput_vs_off']:.2f} x off, {report['goodput_vs_eager']:.2f} x eager, "
-        f"attainment {report['attainment']:.0%}; never below "
-        f"{report['worst_vs_better_of_off_and_eager']:.2f} x the better of the two; "
-        f"plots in {plots}"
-    )
-
-
-def _predictors_summary(report: dict[str, Any], plots: Path) -> str:
-    def percent(share: float | None) -> str:
-        return "-" if share is None else f"{share:.2%}"
-
-    times = report["externality_times_better"]
-    asked = " / ".join(f"{value:.1f}" for value in report["predict_us"].values())
-    return (
-        f"tier {report['tier']}: step error on held-out regimes {percent(report['step_mape'])} "
-        f"(linear {percent(report['linear_step_mape'])}), p90 coverage "
-        f"{percent(report['step_p90_coverage'])}, externality error "
-        f"{percent(report['externality_error'])}"
-        + (f" ({times:.1f} times smaller than linear)" if times is not None else "")
-        + (f", recovery in {report['recovery_steps']} steps" if report["recovery"] else "")
-        + f"; predict_us for 1 / 8 / 64 candidates {asked}; plots in {plots}"
-    )
-
-
-def _speculation_summary(report: dict[str, Any], plots: Path) -> str:
-    if report["tier"] == "E":
-        error, hosts = report["simulator_error"], report["hosts"]
-        rest = (
-            f"simulator off by {error['median_pct']:.1f} % (median), {error['worst_pct']:.1f} % "
-            f"at worst; host-limited share at most {hosts['host_limited_share']:.2%}"
-        )
-    elif report["tier"] == "C":
-        compared = report["compared_requests"]
-        rest = f"tokens of {report['token_mismatches']} of {compared} requests differ"
-    else:
-        rest = f"global trees {report['tree_vs_local']:.3f} x local ones"
-    return (
-        f"{report['policy']}: {report['worst_cell_vs_best_fixed']:.3f} x the best fixed length in "
-        f"its worst cell; over the grid {report['vs_best_single_fixed']:.3f} x the best single one "
-        f"({report['best_single_fixed']}), {report['vs_sglang_adaptive']:.3f} x SGLang's adaptive, "
-        f"{report['vs_batch_table']:.3f} x a tuned table by batch size; {rest}; plots in {plots}"
-    )
-
-
-def _chunk_summary(report: dict[str, Any], plots: Path) -> str:
-    def figure(key: str, form: str = ".3f") -> str:
-        value = report[key]
-        return "-" if value is None else format(value, form)
-
-    if report["tier"] == "E":
-        errors = report["simulator_error"]
-        rest = (
-            f"simulator off by {errors['tpot_ms']['median_pct']:.1f} % in TPOT (median), "
-            f"{errors['tpot_ms']['worst_pct']:.1f} % at worst; host-limited share at most "
-            f"{report['hosts']['host_limited_share']:.2%}"
-        )
-    else:
-        rest = f"plots in {plots}"
-    return (
-        f"{report['policy']}: TPOT at most {figure('tpot_vs_best_fixed_meeting_ttft')} x the best "
-        f"fixed budget that meets the TTFT target, in {report['cells_where_a_fixed_meets']} cells "
-        f"where one does; attainment there at least {figure('ttft_attainment', '.1%')}; TPOT at "
-        f"most {figure('vs_default_tpot')} x the default's; beside bursts, p99 TTFT of short "
-        f"requests at least {figure('vs_default_ttft_p99', '.2f')} times better than the default's "
-        f"at {figure('burst_throughput_vs_default')} x its throughput; {rest}"
-    )
-
-
-def _laps_sd_summary(report: dict[str, Any], plots: Path) -> str:
-    def figure(key: str, form: str = ".3f") -> str:
-        value = report[key]
-        return "-" if value is None else format(value, form)
-
-    if report["tier"] == "E":
-        error = report["simulator_error"]["mean_s"]
-        rest = (
-            f"simulator off by {error['median_pct']:.1f} % in mean latency (median), "
-            f"{error['worst_pct']:.1f} % at worst; host-limited share at most "
-            f"{report['hosts']['host_limited_share']:.2%}"
-        )
-    else:
-        rest = f"plots in {plots}"
-    return (
-        f"{report['policy']}: mean latency at most {figure('mean_latency_vs_fcfs')} x FCFS, "
-        f"{figure('mean_latency_vs_las')} x LAS, {figure('mean_latency_vs_sjf')} x SJF over "
-        f"{report['cells']} cells, {figure('gap_to_srpt', '.1%')} above the oracle at worst; p99 "
-        f"at most {figure('p99_vs_fcfs')} x FCFS; estimation error "
-        f"{figure('estimation_error', '.1%')}; {figure('preemptions', '.1f')} preemptions per 100 "
-        f"requests; {rest}"
-    )
