@@ -79,3 +79,16 @@ def sum_up(errors: Sequence[float]) -> dict[str, float]:
         "worst_pct": max(sizes),
         "mean_signed_pct": sum(errors) / len(errors),
     }
+
+
+def errors_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a report says of the simulator: each figure summed up, and all ``cells``.
+
+    Args:
+        cells: each with ``error_pct``: by contender, how far off each figure is.
+    """
+    found = [error for cell in cells for error in cell["error_pct"].values()]
+    return {
+        **{name: sum_up([error[name] for error in found]) for name in found[0]},
+        "cells": list(cells),
+    }

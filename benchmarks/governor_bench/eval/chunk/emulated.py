@@ -16,7 +16,7 @@ from governor_bench.eval.chunk.run import named, settings_of, workloads
 from governor_bench.eval.chunk.setting import Outcome, Setting
 from governor_bench.eval.chunk.simulated import run
 from governor_bench.eval.pool import run_all
-from governor_bench.eval.tier_e import Repeats, error_pct, sum_up
+from governor_bench.eval.tier_e import Repeats, error_pct, errors_of
 
 COMPARED = ("tpot_ms", "short_ttft_p50_s", "throughput_tok_s")
 """Figures of S that are held against E's."""
@@ -84,8 +84,4 @@ def simulator_error(emulated: Sequence[Cell], simulated: Sequence[Cell]) -> dict
         }
         place = {"shape": e_cell.shape, "schedule": e_cell.schedule, "share": e_cell.share}
         cells.append({**place, "error_pct": errors})
-    found = [error for cell in cells for error in cell["error_pct"].values()]
-    return {
-        **{name: sum_up([error[name] for error in found]) for name in found[0]},
-        "cells": cells,
-    }
+    return errors_of(cells)

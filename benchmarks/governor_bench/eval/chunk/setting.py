@@ -9,6 +9,7 @@ from governor_workloads.spec import Workload
 
 from governor_bench.eval.chunk.shapes import shape_of, workload_of
 from governor_bench.eval.setting import STOCK
+from governor_bench.eval.timing import Timing
 
 DEFAULT_TOKENS, MOST_TOKENS = 8192, 16384
 """SGLang's own ``chunked_prefill_size`` and ``max_prefill_tokens`` on a card of this size."""
@@ -19,33 +20,6 @@ FITTED_TREES = "fitted trees"
 """Instead of a predictor's name: Extra-Trees that were fitted beforehand and learn nothing more."""
 JUDGED_REQUESTS, MOST_JUDGED_S = 400, 240.0
 WARM_UP_S, GOES_ON_S, DRAIN_S = 30.0, 20.0, 90.0
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """Of one run, in seconds of the workload's clock."""
-
-    warm_up_s: float
-    """Requests that are sent earlier are not judged."""
-    judged_s: float
-    """Length of the window in which they are sent."""
-    goes_on_s: float
-    """Requests go on coming for so long after it."""
-    drain_s: float
-    """After the last request, the run is cut off."""
-
-    @property
-    def window_s(self) -> tuple[float, float]:
-        """In which judged requests are sent."""
-        return self.warm_up_s, self.warm_up_s + self.judged_s
-
-    @property
-    def sending_s(self) -> float:
-        return self.warm_up_s + self.judged_s + self.goes_on_s
-
-    @property
-    def end_s(self) -> float:
-        return self.sending_s + self.drain_s
-
 
 EMULATED = Timing(warm_up_s=6.0, judged_s=28.0, goes_on_s=2.0, drain_s=4.0)
 """Of every run of tier E, which takes as long as it says."""

@@ -16,7 +16,7 @@ from governor_bench.eval.laps_sd.run import named, settings_of, workloads
 from governor_bench.eval.laps_sd.setting import Outcome, Setting
 from governor_bench.eval.laps_sd.simulated import run
 from governor_bench.eval.pool import run_all
-from governor_bench.eval.tier_e import Repeats, error_pct, sum_up
+from governor_bench.eval.tier_e import Repeats, error_pct, errors_of
 
 COMPARED = ("mean_s", "p50_s", "p99_s")
 """Figures of S that are held against E's."""
@@ -82,8 +82,4 @@ def simulator_error(emulated: Sequence[Cell], simulated: Sequence[Cell]) -> dict
             for e, s in zip(e_cell.figures, s_cell.figures, strict=True)
         }
         cells.append({"shape": e_cell.shape, "share": e_cell.share, "error_pct": errors})
-    found = [error for cell in cells for error in cell["error_pct"].values()]
-    return {
-        **{name: sum_up([error[name] for error in found]) for name in found[0]},
-        "cells": cells,
-    }
+    return errors_of(cells)

@@ -9,6 +9,7 @@ from governor_workloads.spec import Workload
 
 from governor_bench.eval.laps_sd.shapes import shape_of, workload_of
 from governor_bench.eval.setting import STOCK
+from governor_bench.eval.timing import Timing
 
 PROFILE = "qwen3-32b-h200"
 PLACES, SGLANG_PLACES = 16, 48
@@ -23,33 +24,6 @@ TELLING, SILENT, DECLARED = "prompt", "nothing", "declared"
 names, which then is just what it will say."""
 LEAST_SHARE, MOST_SHARE = 0.7, 0.95
 """Loads that headline figures are of."""
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """Of one run, in seconds of the workload's clock."""
-
-    warm_up_s: float
-    """Requests that are sent earlier are not judged."""
-    judged_s: float
-    """Length of the window in which they are sent."""
-    goes_on_s: float
-    """Requests go on coming for so long after it."""
-    drain_s: float
-    """After the last request, the run is cut off."""
-
-    @property
-    def window_s(self) -> tuple[float, float]:
-        """In which judged requests are sent."""
-        return self.warm_up_s, self.warm_up_s + self.judged_s
-
-    @property
-    def sending_s(self) -> float:
-        return self.warm_up_s + self.judged_s + self.goes_on_s
-
-    @property
-    def end_s(self) -> float:
-        return self.sending_s + self.drain_s
-
 
 EMULATED = Timing(warm_up_s=8.0, judged_s=24.0, goes_on_s=4.0, drain_s=12.0)
 """Of every run of tier E, which takes as long as it says."""
