@@ -114,7 +114,8 @@ class EngineGovernor:
         draft_lengths: draft lengths that the engine can be told to take, ascending; none for an
             engine that does not speculate, or whose drafts cannot be told.
         prefill: whether the engine can be told how much to prefill.
-        retract: whether it can be told whose memory to free.
+        retract: whether it can be told whose memory to free; only beside ``prefill``, without which
+            nobody is told who waits.
     """
 
     def __init__(
@@ -230,7 +231,6 @@ class EngineGovernor:
             _OPPORTUNISTIC in self._roles
             or bool(self._draft_lengths and self._roles)
             or (self._can_prefill and (bool(self._queue.records) or self._told_prefill()))
-            or (self._can_retract and bool(self._queue.records))
         )
 
     def _told_prefill(self) -> bool:
@@ -360,7 +360,7 @@ class EngineGovernor:
         self._table = table
         self._queue = queue
         known = itertools.chain(table.records, queue.records)
-        self._names.keep_groups({record.group_id for record in known})
+        self._names.keep_groups(record.group_id for record in known)
         if not self._link.is_asking:
             return
         if not self._has_choices() and for_step % REPORT_EVERY_STEPS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from governor_protos.limits import MAX_DURATION_S
@@ -18,6 +19,8 @@ _SERIAL, _TRUNK, _OPPORTUNISTIC = (
 
 NEVER_S = -1.0
 """Timestamp of something that has not happened."""
+FEW_GROUPS = 64
+"""So many names are kept for longer than they are needed."""
 
 
 class GroupProgress:
@@ -200,7 +203,10 @@ class Names:
             known = self._named[name] = (next(self._groups) & 0xFFFFFFFF, GroupProgress())
         return known
 
-    def keep_groups(self, live: set[int]) -> None:
-        """Forget all groups but ``live`` ones."""
-        if len(self._named) > 2 * len(live) + 64:
-            self._named = {name: known for name, known in self._named.items() if known[0] in live}
+    def keep_groups(self, live: Iterable[int]) -> None:
+        """Forget all groups but ``live`` ones, once there are many."""
+        if len(self._named) <= FEW_GROUPS:
+            return  # at nearly every step
+        kept = set(live)
+        if len(self._named) > 2 * len(kept) + FEW_GROUPS:
+            self._named = {name: known for name, known in self._named.items() if known[0] in kept}

@@ -21,7 +21,7 @@ from sglang_patch.fallback import FallReason
 from sglang_patch.governor import EngineGovernor
 from sglang_patch.queue import QueuePacker, QueueTable
 from sglang_patch.requests import RequestTerms
-from sglang_patch.rows import RowRecord, RowTable
+from sglang_patch.rows import FEW_GROUPS, Names, RowRecord, RowTable
 from sglang_patch.steps import LaunchedStep
 
 TERMS = RequestTerms("", False, None, None)._replace(ttft_slo_s=0.5)
@@ -201,3 +201,13 @@ def test_a_controller_that_always_says_decode_starves_nobody() -> None:
         order = governor.plan(step, 1.0, busy=True)
         told.append(OWN_CHOICE if order is None else order.prefill.tokens)
     assert told == [0, 0, 0, OWN_CHOICE, 0, 0, 0, OWN_CHOICE, 0]
+
+
+def test_a_group_keeps_its_number_while_it_waits_and_loses_it_after() -> None:
+    names = Names()
+    first, _ = names.group("first")
+    others = [names.group(f"other-{number}")[0] for number in range(3 * FEW_GROUPS)]
+    names.keep_groups(iter([first, others[5]]))
+    assert names.group("first")[0] == first
+    assert names.group("other-5")[0] == others[5]
+    assert names.group("other-6")[0] > others[-1]
