@@ -77,6 +77,8 @@ class StepState(msgspec.Struct, frozen=True, eq=False):
     """Draft tokens verified for the row so far; 0 from an engine that does not tell."""
     accepted_tokens: I4
     """How many of them were accepted; likewise."""
+    expected_tokens: I4
+    """Output that the row's client expects; 0: it said nothing."""
 
     @classmethod
     def from_snapshot(

@@ -57,6 +57,7 @@ class EndLog:
                 age_s=min(max(now_s - record.arrival_s, 0.0), MAX_DURATION_S),
                 draft_tokens=min(draft_tokens, MAX_COUNT),
                 accepted_tokens=min(accepted_tokens, MAX_COUNT),
+                expected_tokens=record.expected_tokens,
             )
         )
 

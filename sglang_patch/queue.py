@@ -9,6 +9,7 @@ from governor_protos.limits import MAX_QUEUED
 from governor_protos.messages import Queue
 
 from sglang_patch.rows import RowRecord
+from sglang_patch.snapshot import packed_hints
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class QueuePacker:
             tpot_slo_s=fixed.tpot_slo_s,
             draft_tokens=pack("i", [record.draft_tokens for record in drafted]),
             accepted_tokens=pack("i", [record.accepted_tokens for record in drafted]),
+            expected_tokens=fixed.expected_tokens,
         )
 
     def _pack_unchanging(self, records: list[RowRecord]) -> Queue:
@@ -77,5 +79,6 @@ class QueuePacker:
                 priority=pack("i", [record.priority for record in records]),
                 ttft_slo_s=pack("f", [record.ttft_slo_s for record in records]),
                 tpot_slo_s=pack("f", [record.tpot_slo_s for record in records]),
+                expected_tokens=packed_hints(records),
             )
         return self._unchanging

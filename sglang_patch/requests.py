@@ -9,6 +9,7 @@ branch_role     "trunk" or "opportunistic" (default: opportunistic)
 ttft_slo_ms     number: promised time to first token
 tpot_slo_ms     number: promised time per output token
 protected       boolean: whether nobody may take its memory (default: false)
+expected_tokens integer: how much it will write, as far as its client knows; a hint
 =============== ======================================================================
 
 Requests with ``n > 1`` are grouped on their own. Checked in the tokenizer's process, so that bad
@@ -26,13 +27,22 @@ GROUP_KEY = "_governor_group"
 """Where the scoped group name travels to the scheduler; clients may not set it."""
 ROLE_KEY = "branch_role"
 PROTECTED_KEY = "protected"
+EXPECTED_KEY = "expected_tokens"
 TRUNK = "trunk"
 OPPORTUNISTIC = "opportunistic"
 
 MAX_GROUP_CHARS = 128
 MAX_SLO_MS = 3.6e6
+MAX_EXPECTED_TOKENS = 1 << 20
 MAX_INT = (1 << 63) - 1
-_OURS = ("branch_group", "branch_role", "ttft_slo_ms", "tpot_slo_ms", "protected")
+_OURS = (
+    "branch_group",
+    "branch_role",
+    "ttft_slo_ms",
+    "tpot_slo_ms",
+    "protected",
+    "expected_tokens",
+)
 _SCALARS = (type(None), bool, int, float, str)
 
 
@@ -46,6 +56,8 @@ class RequestTerms(NamedTuple):
     tpot_slo_s: float | None
     protected: bool = False
     """Never to lose its KV memory for others' sake."""
+    expected_tokens: int = 0
+    """Output that its client expects; 0: it said nothing."""
 
 
 ALONE = RequestTerms(group="", trunk=False, ttft_slo_s=None, tpot_slo_s=None)
@@ -76,6 +88,7 @@ def validated(params: Any, *, n: int, request_id: str) -> dict[str, Any] | None:
         _check_slo(name, params.get(name))
     if not isinstance(params.get(PROTECTED_KEY), bool | None):
         raise RequestFieldError(PROTECTED_KEY, "must be true or false")
+    _check_expected(params.get(EXPECTED_KEY))
     if n > 1:
         if group is not None:
             raise RequestFieldError(
@@ -99,6 +112,7 @@ def terms(params: Any) -> RequestTerms:
         ttft_slo_s=None if ttft is None else ttft / 1e3,
         tpot_slo_s=None if tpot is None else tpot / 1e3,
         protected=is_protected(params),
+        expected_tokens=params.get(EXPECTED_KEY) or 0,
     )
 
 
@@ -153,4 +167,16 @@ def _check_slo(name: str, value: Any) -> None:
     if not math.isfinite(value) or not 0 < value <= MAX_SLO_MS:
         raise RequestFieldError(
             name, f"must be above 0 and at most {MAX_SLO_MS:g} ms, not {value!r:.40}"
+        )
+
+
+def _check_expected(value: Any) -> None:
+    if value is None:
+        return
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= MAX_EXPECTED_TOKENS:
+        raise RequestFieldError(
+            EXPECTED_KEY,
+            f"must be a whole number of tokens from 1 to {MAX_EXPECTED_TOKENS}, not {value!r:.40}; "
+            "leave it out where nobody knows",
         )

@@ -41,6 +41,7 @@ class RowRecord:
         "deadline_from_s",
         "draft_tokens",
         "ended",
+        "expected_tokens",
         "first_token_s",
         "group",
         "group_id",
@@ -81,6 +82,8 @@ class RowRecord:
         self.trunk = terms.trunk
         self.ttft_slo_s = MAX_DURATION_S if terms.ttft_slo_s is None else terms.ttft_slo_s
         self.tpot_slo_s = MAX_DURATION_S if terms.tpot_slo_s is None else terms.tpot_slo_s
+        self.expected_tokens = terms.expected_tokens
+        """Output that its client expects; 0: it said nothing."""
         self.arrival_s = arrival_s
         self.prompt_tokens = prompt_tokens
         self.max_new_tokens = max_new_tokens

@@ -64,6 +64,7 @@ class RowPacker:
             ),
             draft_tokens=pack("i", [record.draft_tokens for record in drafted]),
             accepted_tokens=pack("i", [record.accepted_tokens for record in drafted]),
+            expected_tokens=fixed.expected_tokens,
         )
 
     def _pack_unchanging(self, records: list[RowRecord], roles: list[int]) -> Rows:
@@ -78,8 +79,15 @@ class RowPacker:
                 priority=pack("i", [record.priority for record in records]),
                 ttft_slo_s=pack("f", [record.ttft_slo_s for record in records]),
                 tpot_slo_s=pack("f", [record.tpot_slo_s for record in records]),
+                expected_tokens=packed_hints(records),
             )
         return self._unchanging
+
+
+def packed_hints(records: list[RowRecord]) -> bytes:
+    """The column of what clients expect; empty where none has said anything."""
+    hints = [record.expected_tokens for record in records]
+    return pack("i", hints) if any(hints) else b""
 
 
 def _since(times_s: list[float], now_s: float) -> list[float]:

@@ -50,6 +50,8 @@ class PrefillState(msgspec.Struct, frozen=True, eq=False):
     draft_tokens: I4
     """Verified for a request that has run before; 0 from an engine that does not tell."""
     accepted_tokens: I4
+    expected_tokens: I4
+    """Output that its client expects; 0: it said nothing."""
 
     @property
     def started_mask(self) -> Mask:

@@ -29,6 +29,7 @@ ROW_COLUMNS: dict[str, str] = {
     "group_output_tokens": "i",
     "draft_tokens": "i",
     "accepted_tokens": "i",
+    "expected_tokens": "i",
 }
 """Column name -> ``array`` type code: B uint8, I uint32, i int32, f float32."""
 
@@ -46,12 +47,16 @@ QUEUE_COLUMNS: dict[str, str] = {
     "tpot_slo_s": "f",
     "draft_tokens": "i",
     "accepted_tokens": "i",
+    "expected_tokens": "i",
 }
 """Likewise for the requests that wait for their prefill."""
 
-APPENDED_COLUMNS = frozenset({"group_output_tokens", "draft_tokens", "accepted_tokens"})
+APPENDED_COLUMNS = frozenset(
+    {"group_output_tokens", "draft_tokens", "accepted_tokens", "expected_tokens"}
+)
 """Columns that came after contract 1.0. A peer that does not know them sends them empty, and so
-does an engine that has nothing to say in them: one that does not speculate has no draft columns."""
+does an engine that has nothing to say in them: one that does not speculate has no draft columns,
+and one whose clients say nothing of lengths has none of those that they expect."""
 
 ITEM_BYTES = {"B": 1, "I": 4, "i": 4, "f": 4}
 

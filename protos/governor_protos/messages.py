@@ -245,6 +245,8 @@ class RequestEnd(msgspec.Struct, array_like=True, frozen=True):
     """Draft tokens proposed for it over its life."""
     accepted_tokens: Count = 0
     """How many of them were accepted."""
+    expected_tokens: Count = 0
+    """As in :class:`Rows`. Since 1.7."""
 
 
 class Rows(msgspec.Struct, array_like=True, frozen=True):
@@ -279,6 +281,9 @@ class Rows(msgspec.Struct, array_like=True, frozen=True):
     engine and from one that does not speculate."""
     accepted_tokens: Column4 = b""
     """How many of them were accepted. Since 1.3, likewise."""
+    expected_tokens: Column4 = b""
+    """Output that its client expects, in tokens; 0: it said nothing. A hint: ``max_new_tokens``
+    holds whatever it says. Since 1.7: empty from an older engine and where nobody said anything."""
 
     def __len__(self) -> int:
         return len(self.request_id) // 4
@@ -314,6 +319,8 @@ class Queue(msgspec.Struct, array_like=True, frozen=True):
     and from one that does not speculate."""
     accepted_tokens: QueueColumn4 = b""
     """Likewise."""
+    expected_tokens: QueueColumn4 = b""
+    """As in :class:`Rows`. Since 1.7, likewise."""
 
     def __len__(self) -> int:
         return len(self.request_id) // 4

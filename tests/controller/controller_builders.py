@@ -28,6 +28,7 @@ DEFAULTS = {
     "group_output_tokens": 0,
     "draft_tokens": 0,
     "accepted_tokens": 0,
+    "expected_tokens": 0,
 }
 
 

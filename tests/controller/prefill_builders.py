@@ -29,6 +29,7 @@ DEFAULTS = {
     "tpot_slo_s": 0.05,
     "draft_tokens": 0,
     "accepted_tokens": 0,
+    "expected_tokens": 0,
 }
 
 

@@ -85,12 +85,13 @@ def governor(link: FakeLink) -> EngineGovernor:
 
 
 def test_an_end_says_what_the_row_was(governor: EngineGovernor, link: FakeLink) -> None:
-    row = RowRecord(9, "r", 4, ALONE, 1.0, prompt_tokens=30, max_new_tokens=64)
+    hinted = ALONE._replace(expected_tokens=50)
+    row = RowRecord(9, "r", 4, hinted, 1.0, prompt_tokens=30, max_new_tokens=64)
     governor.ended(
         row, EndReason.LENGTH, 3.5, output_tokens=64, draft_tokens=90, accepted_tokens=40
     )
     observe(governor, 0)
-    assert link.ends == [RequestEnd(9, 4, 30, 64, 64, EndReason.LENGTH, 2.5, 90, 40)]
+    assert link.ends == [RequestEnd(9, 4, 30, 64, 64, EndReason.LENGTH, 2.5, 90, 40, 50)]
     assert decode_to_controller(encode(link.sent[0])) == link.sent[0]
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from governor_protos.limits import MAX_COUNT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sglang_patch.errors import RequestFieldError
-from sglang_patch.requests import GROUP_KEY, is_protected, terms, validated
+from sglang_patch.requests import (
+    GROUP_KEY,
+    MAX_EXPECTED_TOKENS,
+    is_protected,
+    terms,
+    validated,
+)
 
 
 def nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
@@ -41,6 +48,13 @@ SCALARS = (type(None), bool, int, float, str)
         ({"protected": "yes"}, "protected"),
         ({"protected": 1}, "protected"),
         ({"protected": [True]}, "protected"),
+        ({"expected_tokens": 0}, "expected_tokens"),
+        ({"expected_tokens": -5}, "expected_tokens"),
+        ({"expected_tokens": True}, "expected_tokens"),
+        ({"expected_tokens": 120.5}, "expected_tokens"),
+        ({"expected_tokens": "120"}, "expected_tokens"),
+        ({"expected_tokens": [120]}, "expected_tokens"),
+        ({"expected_tokens": MAX_EXPECTED_TOKENS + 1}, "expected_tokens"),
         ({"other": {"a": {"b": 1}}}, "other"),
         ({"other": [[1]]}, "other"),
         ({"other": 2**70}, "other"),
@@ -100,3 +114,14 @@ def test_whoever_asks_for_it_is_protected(value: bool | None, protected: bool) -
     params = validated({"protected": value, "other": 1}, n=1, request_id="r")
     assert terms(params).protected == is_protected(params) == protected
     assert not terms(None).protected
+
+
+@given(st.integers(1, MAX_EXPECTED_TOKENS))
+def test_a_hint_passes_as_it_is_and_fits_the_wire(hint: int) -> None:
+    read = terms(validated({"expected_tokens": hint}, n=4, request_id="r"))
+    assert read.expected_tokens == hint <= MAX_COUNT
+
+
+@pytest.mark.parametrize("params", [None, {}, {"expected_tokens": None}, {"other": 1}])
+def test_without_a_hint_nothing_is_expected(params: dict[str, object] | None) -> None:
+    assert terms(validated(params, n=1, request_id="r")).expected_tokens == 0

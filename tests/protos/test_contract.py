@@ -33,7 +33,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parent / "golden"
-NEWEST = {"hello": "1.5", "snapshot": "1.6", "decision": "1.6"}
+NEWEST = {"hello": "1.5", "snapshot": "1.7", "decision": "1.6"}
 """Messages that have grown since contract 1.0."""
 
 
@@ -65,7 +65,7 @@ EXAMPLES: dict[str, Wire] = {
     "refusal": Refusal(2, 3, "incompatible_version", "engine 1.0, controller 2.3"),
     "snapshot": Snapshot(
         7, rows(3), 100, 4096, 2, 64, [StepFeedback(6, 0, 3, 120, 0, 0.0125, 0, 1, 4, 3, 2)], 5,
-        [RequestEnd(9, 2, 40, 17, 64, 1, 0.75, 30, 12), RequestEnd(11, 0, 5, 2, 8, 0, 0.25)],
+        [RequestEnd(9, 2, 40, 17, 64, 1, 0.75, 30, 12, 20), RequestEnd(11, 0, 5, 2, 8, 0, 0.25)],
         queue(2),
     ),
     "decision": Decision(
@@ -103,11 +103,20 @@ def test_a_hello_of_an_older_contract_lacks_only_what_came_later(version: str) -
     assert decoded == expected
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3", "1.5"])
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3", "1.5", "1.6"])
 def test_a_snapshot_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
     decoded = decode_to_controller((GOLDEN / f"snapshot-{version}.msgpack").read_bytes())
     newest = EXAMPLES["snapshot"]
     assert isinstance(newest, Snapshot)
+    newest = msgspec.structs.replace(
+        newest,
+        rows=msgspec.structs.replace(newest.rows, expected_tokens=b""),
+        ended=[msgspec.structs.replace(item, expected_tokens=0) for item in newest.ended],
+        queue=msgspec.structs.replace(newest.queue, expected_tokens=b""),
+    )
+    if version == "1.6":
+        assert decoded == newest
+        return
     plain = msgspec.structs.replace(newest.queue, draft_tokens=b"", accepted_tokens=b"")
     newest = msgspec.structs.replace(newest, queue=plain if version == "1.5" else Queue())
     if version == "1.5":
@@ -234,6 +243,8 @@ BROKEN_SNAPSHOTS = [
     {"ended": [msgspec.structs.replace(END, request_id=MAX_NUMBER + 1)]},
     {"ended": [msgspec.structs.replace(END, reason=256)]},
     {"ended": [msgspec.structs.replace(END, output_tokens=-1)]},
+    {"ended": [msgspec.structs.replace(END, expected_tokens=-1)]},
+    {"ended": [msgspec.structs.replace(END, expected_tokens=limits.MAX_COUNT + 1)]},
     {"feedback": [StepFeedback(6, 0, 3, 120, 0, 0.01, 0, 1, -1)]},
     {"feedback": [StepFeedback(6, 0, 3, 120, 0, 0.01, 0, 1, 4, -1)]},
     {"feedback": [StepFeedback(6, 0, 3, 120, 0, 0.01, 0, 1, 4, 3, -1)]},
@@ -323,7 +334,7 @@ def test_json_schema_describes_every_message() -> None:
 
 
 def test_largest_snapshot_fits_a_frame() -> None:
-    most = RequestEnd(MAX_NUMBER, MAX_NUMBER, *[limits.MAX_COUNT] * 3, 255, 1e7, 1 << 30, 1 << 30)
+    most = RequestEnd(MAX_NUMBER, MAX_NUMBER, *[limits.MAX_COUNT] * 3, 255, 1e7, *[1 << 30] * 3)
     step = StepFeedback(limits.MAX_STEP, 255, *[limits.MAX_COUNT] * 3, 1e7, 255, *[1 << 30] * 4)
     largest = msgspec.structs.replace(
         EXAMPLES["snapshot"],

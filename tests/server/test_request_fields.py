@@ -31,6 +31,7 @@ BAD = [
     ({"tpot_slo_ms": -1}, "tpot_slo_ms"),
     ({"ttft_slo_ms": "soon"}, "ttft_slo_ms"),
     ({"protected": "yes"}, "protected"),
+    ({"expected_tokens": 0}, "expected_tokens"),
     ({"branch_group": "g", "branch_role": "boss"}, "branch_role"),
     ({"branch_role": "trunk"}, "branch_role"),
     ({"anything": {"deeply": {"nested": 1}}}, "anything"),
