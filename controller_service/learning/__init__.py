@@ -6,6 +6,7 @@
 :mod:`.model`           what every fitted model can do
 :mod:`.families`        how each kind of model is fitted, stored and loaded
 :mod:`.lengths`         how many tokens a request will still write
+:mod:`.hints`           how far off lengths are that clients declare
 :mod:`.acceptance`      how likely its draft tokens are to be accepted
 :mod:`.manifest`        what a model on disk says of itself, sealed by a hash
 :mod:`.artifact`        a model on disk: files and manifest; refused when anything disagrees

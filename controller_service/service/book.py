@@ -35,6 +35,7 @@ _FACTS = np.dtype(
         ("output", "<i8"),
         ("prompt", "<i8"),
         ("limit", "<i8"),
+        ("hint", "<i8"),
         ("retractions", "<i8"),
         ("absent", "<i8"),
     ]
@@ -54,6 +55,8 @@ class Told(NamedTuple):
     prompt: Ints
     output: Ints
     limit: Ints
+    hint: Ints
+    """What its client expects it to write; 0: it said nothing."""
     drafted: Ints
     accepted: Ints
 
@@ -80,8 +83,8 @@ class ServiceBook:
         """What is known of requests that the newest snapshot told of, shape ``(n,)``.
 
         ``attained_s``: time in the batch; ``spread``: the least that the share of accepted drafts
-        has varied over a window of rounds; ``retractions``; ``prompt``, ``output`` and ``limit`` in
-        tokens.
+        has varied over a window of rounds; ``retractions``; ``prompt``, ``output``, ``limit`` and
+        ``hint`` in tokens.
         """
         return self._facts[self._facts["id"].searchsorted(ids)]
 
@@ -107,7 +110,7 @@ class ServiceBook:
         facts["retractions"] += facts["in_batch"] & told.waits
         if speculates:
             _count_rounds(facts, told)
-        facts["output"], facts["limit"] = told.output, told.limit
+        facts["output"], facts["limit"], facts["hint"] = told.output, told.limit, told.hint
         facts["running"], facts["in_batch"] = told.running, told.in_batch
         self._facts["running"] = self._facts["in_batch"] = False
         self._facts[at] = facts
@@ -162,6 +165,7 @@ def _of_rows(state: StepState) -> list[Any]:
         np.maximum(state.context_tokens.astype(np.int64) - state.output_tokens, 0),
         state.output_tokens,
         state.max_new_tokens,
+        state.expected_tokens,
         state.draft_tokens,
         state.accepted_tokens,
     ]
@@ -178,6 +182,7 @@ def _of_queue(queue: PrefillState) -> list[Any]:
         queue.prompt_tokens,
         queue.output_tokens,
         queue.max_new_tokens,
+        queue.expected_tokens,
         queue.draft_tokens,
         queue.accepted_tokens,
     ]

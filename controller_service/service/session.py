@@ -60,7 +60,7 @@ class ServiceSession:
         is_asked, self._is_asked = self._is_asked, False
         if is_asked and self.lengths.is_due:
             here = self._book.present
-            self.lengths.learn(here["prompt"], here["output"], here["limit"])
+            self.lengths.learn(here["prompt"], here["output"], here["limit"], here["hint"])
 
     def _of(self, told: Told) -> Service:
         facts = self._book.of(told.ids)
@@ -68,7 +68,7 @@ class ServiceSession:
             attained_s=facts["attained_s"],
             waited_s=np.maximum(told.age_s - facts["attained_s"], 0.0),
             remaining_tokens=self.lengths.remaining(
-                facts["prompt"], facts["output"], facts["limit"]
+                facts["prompt"], facts["output"], facts["limit"], facts["hint"]
             ),
             tokens_per_round=self._tokens_per_round(told),
             spread=facts["spread"],

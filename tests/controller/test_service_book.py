@@ -105,6 +105,7 @@ def test_everybody_gets_their_own_columns_and_the_paces_of_their_drafts() -> Non
     assert state.rows.tokens_per_round[1] < 1.3
     assert 1.5 < state.queue.tokens_per_round[0] < 3.0
     assert state.queue.remaining_tokens.tolist() == [40.0, UNKNOWN_TOKENS]
+    assert state.rows.remaining_tokens.tolist() == [599.0, UNKNOWN_TOKENS + 101]
     assert state.most_rows == hello.max_running_requests
     assert not state.can_retract
 
@@ -137,14 +138,14 @@ def test_lengths_are_learnt_as_requests_end_and_runners_count_as_longer() -> Non
     ]
     book.ended(ends)
     nobody = np.zeros(0, dtype=np.int64)
-    book.learn(nobody, nobody, nobody)
-    one = [np.array([value]) for value in (1000, 0, 4096)]
+    book.learn(nobody, nobody, nobody, nobody)
+    one = [np.array([value]) for value in (1000, 0, 4096, 0)]
     alone = float(book.remaining(*one)[0])
     assert 20 <= alone <= 27
-    runners = [np.full(60, value) for value in (1000, 800, 4096)]
+    runners = [np.full(60, value) for value in (1000, 800, 4096, 0)]
     book.learn(*runners)
     assert float(book.remaining(*one)[0]) > 300.0
-    assert float(book.remaining(one[0], np.array([4090]), one[2])[0]) == 6.0
+    assert float(book.remaining(one[0], np.array([4090]), *one[2:])[0]) == 6.0
 
 
 def test_nothing_is_learnt_once_no_policy_asks_any_more() -> None:

@@ -138,6 +138,6 @@ def test_a_book_takes_trees_in_once_they_are_fitted() -> None:
     for begin in (0, LEAST_FOR_TREES):
         book.ended(ends[begin : begin + LEAST_FOR_TREES])
         assert book.is_due
-        book.learn(nobody, nobody, nobody)
+        book.learn(nobody, nobody, nobody, nobody)
         assert not book.is_due
     assert isinstance(book.model, HazardTable)
