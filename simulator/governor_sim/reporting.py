@@ -11,7 +11,7 @@ from governor_sim.batching import Batcher
 from governor_sim.queueing import QueueReader
 from governor_sim.rows import SimRow
 from sglang_patch.governor import EngineGovernor
-from sglang_patch.requests import GROUP_KEY
+from sglang_patch.requests import EXPECTED_KEY, GROUP_KEY
 from sglang_patch.rows import RowRecord, RowTable
 from sglang_patch.steps import LaunchedStep
 
@@ -115,6 +115,8 @@ class Reporter:
             terms["ttft_slo_ms"] = 1e3 * request.ttft_slo_s
         if request.tpot_slo_s is not None:
             terms["tpot_slo_ms"] = 1e3 * request.tpot_slo_s
+        if request.expected_tokens:
+            terms[EXPECTED_KEY] = request.expected_tokens
         row.record = self._governor.admit(
             row.rid,
             terms,

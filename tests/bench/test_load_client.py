@@ -93,6 +93,15 @@ def test_luck_is_sent_along_as_it_was_drawn(server: FakeServer) -> None:
     assert sent == encoded(luck.choice, luck.level)
 
 
+def test_hints_are_sent_where_a_user_has_one(server: FakeServer) -> None:
+    LoadClient(server.url).run_workload(
+        workload(request(0), request(1, output_tokens=9, expected_tokens=12))
+    )
+    sent = {body["sampling_params"]["max_new_tokens"]: body for body in server.bodies}
+    assert sent[9]["sampling_params"]["custom_params"] == {"expected_tokens": 12}
+    assert "custom_params" not in sent[4]["sampling_params"]
+
+
 def test_times_and_targets_are_divided_by_the_scale() -> None:
     spec = RequestSpec(3, 0.0, (5,), 9, n=2, tpot_slo_ms=200.0, ttft_slo_ms=4000.0)
     result = RequestResult(spec, 2.0, 6.0, 10.0, [Branch(tokens=4), Branch(tokens=5)])

@@ -36,6 +36,8 @@ class RequestSpec:
     ignore_eos: bool = True
     luck: dict[str, str] = field(default_factory=dict)
     """What its drafts come to, for an engine that takes it from the client."""
+    expected_tokens: int = 0
+    """How much it will write, as far as its client says; 0: nothing."""
 
     @classmethod
     def of(
@@ -63,6 +65,7 @@ class RequestSpec:
             think_s=request.think_s * time_scale,
             sampling=sampling,
             luck=_luck(workload, request),
+            expected_tokens=request.expected_tokens,
         )
 
     def body(self, rid: str) -> dict[str, Any]:
@@ -75,6 +78,8 @@ class RequestSpec:
             custom["ttft_slo_ms"] = self.ttft_slo_ms
         if self.tpot_slo_ms is not None:
             custom["tpot_slo_ms"] = self.tpot_slo_ms
+        if self.expected_tokens:
+            custom["expected_tokens"] = self.expected_tokens
         sampling = {
             "temperature": 0,
             "max_new_tokens": self.max_new_tokens,

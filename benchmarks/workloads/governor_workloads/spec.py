@@ -28,6 +28,9 @@ class WorkRequest(msgspec.Struct, frozen=True, gc=False):
     """Closed loop: how long the user pauses before sending it."""
     prefix_blocks: tuple[int, ...] = ()
     """Ids of the prompt's leading blocks; equal ids are equal text (Mooncake's ``hash_ids``)."""
+    expected_tokens: int = 0
+    """What its user says that each branch will write, right or wrong: a hint, at most 2^20. 0:
+    nothing."""
 
     @property
     def total_output_tokens(self) -> int:
