@@ -111,10 +111,14 @@ def test_a_row_that_is_set_aside_finds_all_but_its_last_token() -> None:
     item.output_tokens += 1
     for _ in range(2):
         write(kv, item, 8)
+        kv.take_one_each([item])  # for a step whose token is dropped
         kv.set_aside(item)
         assert (kv.used_tokens, item.own_tokens) == (0, 0)
-        assert kv.match(item)[1] == item.length - 1
-        prefill(kv, item)
+        kv.admit(item)
+        kv.take(item, item.length - item.hit_tokens)
+        assert item.own_tokens == 1
+        assert kv.used_tokens == item.length, "the last token is not held twice"
+        kv.share(item)
         assert kv.used_tokens == item.length
         item.output_tokens += 1
 
@@ -148,6 +152,22 @@ def test_what_a_finished_row_wrote_outlives_who_was_set_aside_before() -> None:
     assert kv.used_tokens == 0
     kv.take(row(3), 11)
     assert kv.match(aside)[1] == 0
+
+
+def test_once_nobody_is_set_aside_what_finished_rows_wrote_is_in_nobodys_way() -> None:
+    kv = KvMemory(100)
+    idle, back, other = row(1, prompt=20), row(2, prompt=10), row(3, prompt=10, output=99)
+    prefill(kv, idle)
+    kv.finish(idle)
+    prefill(kv, back)
+    back.output_tokens += 1
+    kv.set_aside(back)
+    prefill(kv, back)
+    prefill(kv, other)
+    write(kv, other, 50)
+    kv.finish(other)
+    kv.take(row(4), 50)
+    assert kv.match(row(1, prompt=20))[0] == 1
 
 
 @given(st.data())

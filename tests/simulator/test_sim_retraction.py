@@ -12,6 +12,7 @@ from governor_sim.batching import CLIP_MAX_NEW_TOKENS, Batcher, EngineLimits
 from governor_sim.clairvoyant_order import oracle_srpt
 from governor_sim.drafting import DraftingConfig
 from governor_sim.kv import KvMemory
+from governor_sim.rows import SimRow
 from governor_sim.simulate import SimConfig, SimResult, simulate
 from governor_sim.timing import HostTimes
 from governor_workloads.acceptance import Acceptance
@@ -143,6 +144,29 @@ def test_nobody_is_preempted_at_a_step_that_prefills(overlap: bool) -> None:
     assert asked > 5
     assert result.preemptions == 0
     assert_all_served(load, result)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_every_turn_brings_a_token_whatever_is_ordered(
+    overlap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrote: dict[str, list[int]] = {}
+    set_aside = KvMemory.set_aside
+
+    def noted(kv: KvMemory, item: SimRow) -> None:
+        wrote.setdefault(item.rid, [0]).append(item.output_tokens)
+        set_aside(kv, item)
+
+    monkeypatch.setattr(KvMemory, "set_aside", noted)
+    load = workload(*(request(index, 20, 12) for index in range(4)))
+    limits = EngineLimits(max_running_requests=3)
+    config = SimConfig(limits=limits, overlap=overlap, latency=NO_LATENCY)
+    everybody = orders(lambda state: list(range(state.rows)))
+    result = run_under(load, everybody, config)
+    assert_all_served(load, result)
+    assert result.preemptions > 10
+    for tokens in wrote.values():
+        assert tokens == sorted(set(tokens))
 
 
 def test_retracting_takes_the_host_its_time() -> None:
