@@ -10,7 +10,8 @@ perceptible ones come first, the shortest first; then who has had least.
 Made for a batch. The paper serves one request at a time; here all in the batch advance together,
 and what is scarce are places in it and memory. So the order is that of the waiting queue, and a row
 yields only where it keeps a shorter request out and that saves more waiting than it costs; every
-time that it has yielded before makes it dearer (:mod:`controller_service.service.yielding`).
+time that it has yielded before makes it dearer (:mod:`controller_service.service.yielding`,
+:mod:`controller_service.service.costs`).
 ``prior`` goes beyond the paper: a request that has not settled is taken for perceptible, with
 everybody's acceptance.
 
@@ -34,8 +35,9 @@ from controller_service.policies.base import Knob, OrderPlan, PolicyKind, StepPl
 from controller_service.policies.ordering import NAMED, line_up
 from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.retraction import retractable
+from controller_service.service.costs import return_s, taken_tokens
 from controller_service.service.state import Service, ServiceState
-from controller_service.service.times import levels, recompute_s, remaining_s, round_s
+from controller_service.service.times import levels, remaining_s, round_s
 from controller_service.service.yielding import Swap, rows_that_yield
 from controller_service.state import StepState
 
@@ -75,10 +77,13 @@ def decide(
         helped = order[~queue.started_mask[order]]
         if not aged[helped].any():
             rows_s = remaining_s(service.rows, one_round_s)
+            taken = taken_tokens(queue, service.queue, queue_s, rows_s)
+            # Dearer for those who have yielded before.
+            cost_s = return_s(state, predictor, taken) * (1.0 + service.rows.retractions)
             swap = Swap(
                 queue_s=queue_s,
                 rows_s=rows_s,
-                cost_s=_cost_s(state, service, predictor),
+                cost_s=cost_s,
                 ends_s=np.sort(rows_s[state.running]),
                 waiting_s=np.sort(queue_s),
                 margin=config.margin,
@@ -97,12 +102,6 @@ def _rank(service: Service, seconds: Floats, config: LapsSdConfig) -> list[Float
     level = levels(np.where(settled, seconds, service.attained_s), config.quantum_s, config.queues)
     within = np.where(settled, seconds, service.attained_s)
     return [level, (~settled).astype(np.float64), within]
-
-
-def _cost_s(state: StepState, service: ServiceState, predictor: StepLatencyPredictor) -> Floats:
-    """To bring each row back: dearer for those who have yielded before."""
-    again_s = recompute_s(predictor, state.context_tokens.astype(np.float64))
-    return again_s * (1.0 + service.rows.retractions)
 
 
 def _may_yield(state: StepState, service: ServiceState, config: LapsSdConfig) -> Mask:

@@ -30,16 +30,6 @@ def remaining_s(service: Service, one_round_s: float) -> Floats:
     return seconds
 
 
-def recompute_s(predictor: StepLatencyPredictor, tokens: Floats) -> Floats:
-    """What it takes to prefill again what a row has in memory; shape of ``tokens``.
-
-    The prefix cache may hold the prompt when its turn comes. Who made room for others cannot count
-    on it.
-    """
-    seconds: Floats = predictor.predict(np.ones_like(tokens), tokens, tokens)
-    return seconds
-
-
 def levels(seconds: Floats, quantum_s: float, queues: int) -> Floats:
     """The queue, from 0, of who has had or needs so much: quanta double from one to the next."""
     with np.errstate(divide="ignore"):

@@ -74,8 +74,8 @@ class Swap(msgspec.Struct, frozen=True, eq=False):
     """Whether it saves waiting to serve a request before rows that run.
 
     Saved is the time by which the rows go on longer than the request takes, but no more than what
-    it would wait without them, as others end by themselves. It costs the prefill of all that the
-    rows have in memory once more, during which everybody waits.
+    it would wait without them, as others end by themselves. It costs the time that it takes
+    to bring the rows back, during which everybody waits.
     """
 
     queue_s: Floats

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -138,9 +138,9 @@ class Batcher:
         )
         while len(order) > keep:
             row = order.pop()
-            self._take_memory(row)
+            self.kv.release(row)  # without its output, as the room is needed at once
+            self._send_back(row)
             self.retractions += 1
-            self.waiting.append(row)
             if len(order) + spare_tokens <= self.kv.reachable_tokens:
                 break
         kept = set(map(id, order))
@@ -150,36 +150,50 @@ class Batcher:
         wanted = sum(max(row.max_new_tokens, self._limit_tokens) for row in self.running)
         self._ratio = min(1.0, (decoded + RETRACT_STEPS * len(self.running)) / (wanted + 1))
 
-    def preempt(self, rids: tuple[str, ...]) -> list[SimRow]:
-        """Take memory from running rows because somebody said so; one row at least is left.
+    def preempt(self, rids: Iterable[str], under_way: Collection[SimRow] = ()) -> list[SimRow]:
+        """Before a decode step: send running rows back to the queue because somebody said so.
 
-        As when memory is short, what the prefix cache holds of their prompts stays until room is
-        needed, and what they have written has to be computed again.
+        Their memory counts as free, and as long as nobody has taken it they come back for one token
+        of prefill. What a step that is still running computes for them is dropped.
+
+        Args:
+            under_way: rows whose prefill is not known to be done. They stay, as do those at their
+                last token, those that would not be let in again, and one row at least.
 
         Returns:
-            Those rows. They come back to the end of the queue with :meth:`bring_back`, once the
-            step has been put together: a step that is still running computes for them in vain.
+            The rows that have gone.
         """
         named = frozenset(rids)
-        out = [row for row in self.running if row.rid in named][: max(0, len(self.running) - 1)]
-        if not out:
+        kept = set(map(id, under_way))
+        going = [
+            row
+            for row in self.running
+            if row.rid in named and id(row) not in kept and self._may_go(row)
+        ]
+        if len(going) == len(self.running):
+            going = going[:-1]
+        if not going:
             return []
-        for row in out:
-            self._take_memory(row)
-        self.preemptions += len(out)
-        gone = set(map(id, out))
+        for row in going:
+            self.kv.set_aside(row)
+            self._send_back(row)
+        self.preemptions += len(going)
+        gone = set(map(id, going))
         self.running = [row for row in self.running if id(row) not in gone]
         self._is_full = False
-        return out
+        return going
 
-    def bring_back(self, rows: list[SimRow]) -> None:
-        """Rows that :meth:`preempt` took out wait again."""
-        self.waiting.extend(rows)
+    def _may_go(self, row: SimRow) -> bool:
+        """Whether ``row`` has more than one token to come, and would be let in by an empty engine:
+        what is set aside for what it may still say does not shrink with what it has said."""
+        if row.output_tokens + 1 >= self._limit(row):
+            return False
+        return row.length + self.growth(row) + 1 < self.kv.capacity_tokens
 
-    def _take_memory(self, row: SimRow) -> None:
-        self.kv.release(row)
+    def _send_back(self, row: SimRow) -> None:
         row.retracted = True
         row.missing_tokens = UNKNOWN
+        self.waiting.append(row)
 
     def relax(self) -> None:
         """A decode step fitted: expect a little less growth from here on."""
@@ -192,8 +206,10 @@ class Batcher:
 
     def growth(self, row: SimRow) -> int:
         """Tokens that admission expects a row to produce still."""
-        limit = max(row.max_new_tokens, 0 if row.is_warm_up else self._limit_tokens)
-        return max(0, min(limit - row.output_tokens, CLIP_MAX_NEW_TOKENS))
+        return max(0, min(self._limit(row) - row.output_tokens, CLIP_MAX_NEW_TOKENS))
+
+    def _limit(self, row: SimRow) -> int:
+        return max(row.max_new_tokens, 0 if row.is_warm_up else self._limit_tokens)
 
     @property
     def _mixed_rows(self) -> int:

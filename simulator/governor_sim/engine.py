@@ -120,9 +120,8 @@ class SimulatedEngine:
         batcher.running.extend(self._joining)
         self._joining = []
         batcher.drop_finished()
-        preempted = batcher.preempt(order.retract) if order.retract else []
         prefill = batcher.next_prefill(order.prefill)
-        batcher.bring_back(preempted)
+        preempted: list[SimRow] = []
         parked: list[SimRow] = []
         prefill_tokens = costly_tokens = prefill_rows = 0
         if prefill is not None:
@@ -134,7 +133,9 @@ class SimulatedEngine:
         else:
             if not batcher.running:
                 return None
-            rows, parked = self._decode(frozenset(order.park))
+            if order.retract:
+                preempted = batcher.preempt(order.retract, self._prefill_under_way)
+            rows, parked = self._decode(frozenset(order.park), len(preempted))
             kind = StepKind.DECODE
         self._number += 1
         context = sum([row.context_tokens for row in rows])
@@ -146,7 +147,7 @@ class SimulatedEngine:
             len(rows), context, costly_tokens, drafts.verified_tokens, drafts.length
         )
         seconds = self._variation.vary(step_s + switched_s, self._number)
-        planned_s = self.now_s + self._host.plan(len(rows))
+        planned_s = self.now_s + self._host.plan(len(rows)) + self._host.retract(len(preempted))
         start_s = max(planned_s, self._device_free_s)
         if self._in_flight is not None:
             self.host_limited_s += start_s - self._device_free_s
@@ -194,8 +195,14 @@ class SimulatedEngine:
                 row.context_tokens += accepted
         return drafts
 
-    def _decode(self, park: frozenset[str]) -> tuple[list[SimRow], list[SimRow]]:
-        """Rows that advance and rows that sit out."""
+    @property
+    def _prefill_under_way(self) -> list[SimRow]:
+        """Rows whose prefill, or a step beside one, has not brought its token yet."""
+        step = self._in_flight
+        return [] if step is None or step.kind is StepKind.DECODE else step.rows
+
+    def _decode(self, park: frozenset[str], preempted: int) -> tuple[list[SimRow], list[SimRow]]:
+        """Rows that advance and rows that sit out, of those that ``preempted`` ones have left."""
         batcher = self._batcher
         parked = [row for row in batcher.running if row.rid in park] if park else []
         kept = len(batcher.running) - len(parked)
@@ -214,7 +221,9 @@ class SimulatedEngine:
             row.context_tokens += 1
         batcher.kv.take_one_each(rows)
         if self._reporter is not None:
-            self._reporter.decode_planned(parked, rows, self.now_s, vetoed=vetoed)
+            self._reporter.decode_planned(
+                parked, rows, self.now_s, vetoed=vetoed, preempted=preempted
+            )
         return list(rows), parked
 
     def _process(self, step: RunningStep) -> None:
@@ -241,7 +250,7 @@ class SimulatedEngine:
                 hand_out(row, now_s)
             if row.output_tokens >= row.max_new_tokens:
                 row.finished = True
-                self._batcher.kv.release(row)
+                self._batcher.kv.finish(row)
                 if self._reporter is not None:
                     self._reporter.ended(row, now_s)
                 audience.row_finished(row, now_s)

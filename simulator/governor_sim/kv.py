@@ -1,7 +1,8 @@
 """KV memory with a prefix cache, as SGLang's radix cache accounts for it (pages of one token).
 
-A prompt is a chain of segments. A segment is *locked* while a row uses it and *evictable* once none
-does; the least recently used evictable one goes first when room is needed.
+What a row has in memory is a chain of segments: of its prompt, and of what it had written whenever
+it was preempted. A segment is *locked* while a row uses it and *evictable* once none does; the
+least recently used evictable one goes first, as a whole, when room is needed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class KvMemory:
         self._locks: dict[Hashable, list[int]] = {}  # key -> [tokens, rows that use it]
         self._evictable: OrderedDict[Hashable, int] = OrderedDict()
         self._evictable_tokens = 0
+        self._set_aside: set[str] = set()
 
     @property
     def used_tokens(self) -> int:
@@ -38,9 +40,9 @@ class KvMemory:
         return self.capacity_tokens - self.used_tokens
 
     def match(self, row: SimRow) -> tuple[int, int]:
-        """Leading segments of ``row``'s prompt that are cached, and their tokens.
+        """Leading segments of ``row`` that are cached, and their tokens.
 
-        The last token of a prompt is always computed anew: its logits are needed.
+        The last token of a prefill is always computed anew: its logits are needed.
         """
         hits = tokens = 0
         for key, size in row.segments:
@@ -82,7 +84,8 @@ class KvMemory:
         self._give_back(row, tokens)
 
     def share(self, row: SimRow) -> None:
-        """``row``'s prompt is computed: put it into the cache and hold it there."""
+        """``row``'s prefill is done: put it into the cache and hold it there."""
+        self._set_aside.discard(row.rid)
         for key, size in row.segments[row.hit_segments :]:
             if key in self._locks or key in self._evictable:
                 self._lock(key)  # somebody else was faster: the copy is dropped
@@ -108,6 +111,36 @@ class KvMemory:
                 self._evictable[key] = entry[0]
                 self._evictable_tokens += entry[0]
         row.hit_segments = row.hit_tokens = row.prefilled_tokens = 0
+
+    def set_aside(self, row: SimRow) -> None:
+        """``row``, whose prefill is done, leaves and will come back: all of it stays cached until
+        room is needed, but for the last token, which is computed anew in any case."""
+        self._cache_output(row)
+        self.release(row)
+        self._set_aside.add(row.rid)
+
+    def finish(self, row: SimRow) -> None:
+        """``row`` leaves for good.
+
+        SGLang caches what it has written as well. Nobody will ask for that. It counts only while
+        somebody is set aside: what he has left is older, and goes first.
+        """
+        if self._set_aside:
+            self._cache_output(row)
+        self.release(row)
+
+    def _cache_output(self, row: SimRow) -> None:
+        """Make what ``row`` has written since its prefill one more segment of it."""
+        cached = sum(size for _, size in row.segments)
+        tokens = min(row.own_tokens, row.length - 1 - cached)
+        if tokens <= 0:
+            return
+        key = ("output", row.rid, cached)
+        row.segments += ((key, tokens),)
+        row.hit_segments += 1
+        self._give_back(row, tokens)
+        self._locks[key] = [tokens, 1]
+        self._locked_tokens += tokens
 
     def _give_back(self, row: SimRow, tokens: int) -> None:
         tokens = max(0, min(tokens, row.own_tokens))

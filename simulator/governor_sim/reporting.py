@@ -37,7 +37,13 @@ class Reporter:
         self._queue = QueueReader(batcher, self._record_of)
 
     def decode_planned(
-        self, parked: list[SimRow], kept: list[SimRow], now_s: float, *, vetoed: bool
+        self,
+        parked: list[SimRow],
+        kept: list[SimRow],
+        now_s: float,
+        *,
+        vetoed: bool,
+        preempted: int,
     ) -> None:
         """A decode step was put together; rows that were never reported have no record yet."""
         self._governor.decode_planned(
@@ -45,6 +51,7 @@ class Reporter:
             [row.record for row in kept if row.record is not None],
             now_s,
             vetoed=vetoed,
+            retracted=preempted,
         )
 
     def launched(self, step: LaunchedStep, apart: list[SimRow]) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 UNKNOWN = -1
 
 Segment = tuple[Hashable, int]
-"""A stretch of a prompt: what it holds, and its tokens. Equal keys are equal text."""
+"""A stretch of text: what it holds, and its tokens. Equal keys are equal text."""
 
 
 class SimRow:

@@ -16,6 +16,10 @@ class HostTimes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plan_s: float = 0.3e-3
     """Receiving, planning and launching a step."""
     plan_row_s: float = 2e-6
+    retract_s: float = 0.38e-3
+    """Putting a step together that retracts rows because somebody said so, and for each row: as
+    measured on the engine."""
+    retract_row_s: float = 85e-6
     process_s: float = 0.2e-3
     """Taking in a step's results and sending them off."""
     process_row_s: float = 4e-6
@@ -26,6 +30,9 @@ class HostTimes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def plan(self, rows: int) -> float:
         return self.plan_s + rows * self.plan_row_s
+
+    def retract(self, rows: int) -> float:
+        return self.retract_s + rows * self.retract_row_s if rows else 0.0
 
     def process(self, rows: int) -> float:
         return self.process_s + rows * self.process_row_s

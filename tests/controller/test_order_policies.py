@@ -160,10 +160,14 @@ def test_rows_yield_their_memory_as_far_as_it_is_needed() -> None:
 
 
 def test_nobody_yields_where_it_does_not_pay() -> None:
-    soon = {"remaining_tokens": 30.0, "context_tokens": 500}
+    soon = {"remaining_tokens": 22.0, "context_tokens": 500}
     assert yields_of("laps_sd", state_with([SHORT], [LONG, soon], most_rows=2)) == []
-    dear = {**LONG, "remaining_tokens": 300.0, "context_tokens": 60_000}
-    assert yields_of("laps_sd", state_with([SHORT], [dear, dear], most_rows=2)) == []
+    large = {**LONG, "remaining_tokens": 300.0, "context_tokens": 60_000}
+    rows = [large, large]
+    assert yields_of("laps_sd", state_with([SHORT], rows, most_rows=2)) == [0]
+    # Not where others take all the memory meanwhile.
+    full = state_with([SHORT], rows, most_rows=2, kv=120_000)
+    assert yields_of("laps_sd", msgspec.structs.replace(full, kv_used_tokens=120_000)) == []
     often = {**LONG, "retractions": 2}
     assert yields_of("laps_sd", state_with([SHORT], [often, often], most_rows=2)) == []
 

@@ -52,4 +52,4 @@ def _take_token(engine: Batcher, item: SimRow) -> None:
     item.output_tokens += 1
     if item.output_tokens >= item.max_new_tokens:
         item.finished = True
-        engine.kv.release(item)
+        engine.kv.finish(item)

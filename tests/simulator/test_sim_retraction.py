@@ -1,16 +1,20 @@
-"""Preemption in the simulator: as SGLang retracts, and nothing is lost whatever is asked."""
+"""Preemption in the simulator: as Governor's seams do it, and nothing is lost whatever is asked."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
 import numpy as np
 import pytest
-from governor_sim.batching import EngineLimits
+from governor_sim.batching import CLIP_MAX_NEW_TOKENS, Batcher, EngineLimits
 from governor_sim.clairvoyant_order import oracle_srpt
 from governor_sim.drafting import DraftingConfig
+from governor_sim.kv import KvMemory
+from governor_sim.rows import SimRow
 from governor_sim.simulate import SimConfig, SimResult, simulate
+from governor_sim.timing import HostTimes
 from governor_workloads.acceptance import Acceptance
 from governor_workloads.spec import Workload, WorkRequest
 from hypothesis import given, settings
@@ -19,7 +23,15 @@ from msgspec import Meta
 from sim_builders import NO_LATENCY, PROFILE, configs, request, row, workload, workloads
 from sim_turns import batcher, turn
 
-from controller_service.policies.base import Knob, OrderPlan, Part, Policy, PolicyKind, StepPlan
+from controller_service.policies.base import (
+    Knob,
+    NoConfig,
+    OrderPlan,
+    Part,
+    Policy,
+    PolicyKind,
+    StepPlan,
+)
 from controller_service.policies.registry import parse_policy
 from controller_service.predictors.base import StepLatencyPredictor
 from controller_service.predictors.registry import make_predictor
@@ -62,20 +74,17 @@ def assert_all_served(load: Workload, result: SimResult) -> None:
     assert result.kv_held_tokens == 0
 
 
-def test_a_preempted_row_goes_to_the_end_of_the_queue_and_computes_its_output_again() -> None:
+def test_a_preempted_row_goes_to_the_end_of_the_queue_and_misses_one_token() -> None:
     engine = batcher(running=2)
     engine.waiting.extend([row(0), row(1), row(2)])
     for _ in range(3):
         turn(engine)
-    held = engine.kv.used_tokens
-    first = engine.running[0]
-    out = engine.preempt((first.rid, "unknown"))
-    assert out == [first]
-    assert engine.kv.used_tokens < held
-    assert [item.rid for item in engine.waiting] == ["2"]
-    engine.bring_back(out)
+    first, second = engine.running
+    assert engine.preempt((first.rid, "unknown")) == [first]
+    assert engine.running == [second]
     assert [item.rid for item in engine.waiting] == ["2", "0"]
-    assert first.length - engine.kv.match(first)[1] == first.output_tokens
+    assert engine.kv.used_tokens == second.prompt_tokens + second.own_tokens
+    assert first.length - engine.kv.match(first)[1] == 1
     assert (engine.preemptions, engine.retractions) == (1, 0)
 
 
@@ -83,9 +92,117 @@ def test_one_row_is_left_whatever_is_asked() -> None:
     engine = batcher()
     engine.waiting.extend([row(0), row(1)])
     turn(engine)
-    engine.bring_back(engine.preempt(("0", "1")))
-    assert len(engine.running) == 1
+    assert [item.rid for item in engine.preempt(("0", "1"))] == ["0"]
+    assert [item.rid for item in engine.running] == ["1"]
     assert engine.preempt(("0", "1")) == []
+
+
+def test_rows_stay_that_the_engine_would_not_let_go() -> None:
+    engine = batcher()
+    at_its_end, fresh, other = row(0, output=2), row(1), row(2)
+    engine.waiting.extend([at_its_end, fresh, other])
+    turn(engine)
+    assert engine.preempt(("0", "1", "2"), under_way=[fresh]) == [other]
+    # It has been let in once. For all that it may still say there is no room beside what it has.
+    grown = Batcher(EngineLimits(), KvMemory(10 + CLIP_MAX_NEW_TOKENS + 4), limit_tokens=5000)
+    grown.waiting.append(row(3))
+    for _ in range(4):
+        turn(grown)
+    grown.running.append(row(4))
+    assert grown.preempt(("3",)) == []
+
+
+def orders(marks: Callable[[StepState], list[int]]) -> Policy:
+    """Retracts the rows at these indices of each state."""
+
+    def decide(
+        state: StepState, predictor: StepLatencyPredictor, config: NoConfig, plan: StepPlan
+    ) -> OrderPlan:
+        marked = np.zeros(state.rows, dtype=np.bool_)
+        marked[marks(state)] = True
+        return OrderPlan(retract=marked)
+
+    part = Part(PolicyKind("orders", decide, NoConfig, knob=Knob.ORDER), NoConfig())
+    return Policy((part, *parse_policy("eager").parts), "orders")
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_nobody_is_preempted_at_a_step_that_prefills(overlap: bool) -> None:
+    asked = 0
+
+    def while_prompts_come_in(state: StepState) -> list[int]:
+        nonlocal asked
+        if state.prefill is None or not state.prefill.waiting:
+            return []
+        asked += state.running_rows > 1
+        return [0]
+
+    load = workload(request(0, 20, 40), request(1, 20, 40), request(2, 200, 4, arrival_s=0.1))
+    limits = EngineLimits(chunked_prefill_size=20)
+    config = SimConfig(limits=limits, overlap=overlap, latency=NO_LATENCY)
+    result = run_under(load, orders(while_prompts_come_in), config)
+    assert asked > 5
+    assert result.preemptions == 0
+    assert_all_served(load, result)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_every_turn_brings_a_token_whatever_is_ordered(
+    overlap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrote: dict[str, list[int]] = {}
+    set_aside = KvMemory.set_aside
+
+    def noted(kv: KvMemory, item: SimRow) -> None:
+        wrote.setdefault(item.rid, [0]).append(item.output_tokens)
+        set_aside(kv, item)
+
+    monkeypatch.setattr(KvMemory, "set_aside", noted)
+    load = workload(*(request(index, 20, 12) for index in range(4)))
+    limits = EngineLimits(max_running_requests=3)
+    config = SimConfig(limits=limits, overlap=overlap, latency=NO_LATENCY)
+    everybody = orders(lambda state: list(range(state.rows)))
+    result = run_under(load, everybody, config)
+    assert_all_served(load, result)
+    assert result.preemptions > 10
+    for tokens in wrote.values():
+        assert tokens == sorted(set(tokens))
+
+
+def test_retracting_takes_the_host_its_time() -> None:
+    load = workload(*(request(index, 20, 30) for index in range(4)))
+    limits = EngineLimits(max_running_requests=3)
+    policy = orders(lambda state: [0, 1] if state.for_step == 9 else [])
+    took_s = []
+    for host in (
+        HostTimes(retract_s=1.0, retract_row_s=0.5),
+        HostTimes(retract_s=0.0, retract_row_s=0.0),
+    ):
+        config = SimConfig(limits=limits, host=host, overlap=False, latency=NO_LATENCY)
+        result = run_under(load, policy, config)
+        assert result.preemptions == 2
+        took_s.append(result.virtual_s)
+    assert took_s[0] - took_s[1] == pytest.approx(1.0 + 2 * 0.5)
+
+
+@FEWER
+@given(st.integers(2, 6), st.integers(0, 1 << 16), st.booleans(), st.booleans())
+def test_where_memory_is_ample_coming_back_takes_one_token(
+    requests: int, seed: int, overlap: bool, drafts: bool
+) -> None:
+    asked = [request(index, 20 + index, 25, arrival_s=0.05 * index) for index in range(requests)]
+    load = msgspec.structs.replace(workload(*asked), acceptance=Acceptance(0.6, spread=0.2))
+    config = SimConfig(
+        limits=EngineLimits(max_running_requests=3),
+        overlap=overlap,
+        drafting=DraftingConfig() if drafts else None,
+    )
+    result = run_under(load, random_orders(seed), config)
+    assert_all_served(load, result)
+    assert result.tally is not None
+    assert result.tally.retracted_rows == result.preemptions
+    prompts = sum(one.prompt_tokens for one in asked)
+    assert result.steps.prefill_tokens.sum() == prompts + result.preemptions
 
 
 @FEWER
