@@ -15,6 +15,16 @@ time that it has yielded before makes it dearer (:mod:`controller_service.servic
 ``prior`` goes beyond the paper: a request that has not settled is taken for perceptible, with
 everybody's acceptance.
 
+How long a request will be is a guess, and a row that has yielded for one that turns out to be long
+has yielded in vain. So rows yield by what can be relied on: the waiting request is taken for as
+long as it is at most, and the row for as short as it is at least, but for a chance of ``caution``
+each.
+
+Shortest first makes the longest wait. ``late_share`` of the places go to whoever will have taken
+more than ``late`` times as long as the average of all that are there, the oldest first
+(:mod:`controller_service.service.lateness`); with 0 mean latency is least, with 1 the tail is that
+of first come, first served, or nearly.
+
 Nobody starves. Whoever has waited for ``patience_s``, over all its turns, comes first, oldest
 first; nobody of the same priority passes it from then on, no row that has waited for so long
 yields, and none yields more than ``most_retractions`` times. So it waits at most ``patience_s``
@@ -24,25 +34,24 @@ requests (``priority``) come before all that are less urgent, whatever these hav
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
 from controller_service.columns import Mask
+from controller_service.groups import Index
 from controller_service.policies.base import Knob, OrderPlan, PolicyKind, StepPlan
 from controller_service.policies.ordering import NAMED, line_up
 from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.retraction import retractable
 from controller_service.service.costs import return_s, taken_tokens
+from controller_service.service.lateness import late, latency_s, let_in
 from controller_service.service.state import Service, ServiceState
 from controller_service.service.times import levels, remaining_s, round_s
-from controller_service.service.yielding import Swap, rows_that_yield
+from controller_service.service.yielding import Swap, has_room, rows_that_yield
 from controller_service.state import StepState
-
-UNFITTED_ROUND_S = 0.02
-"""A round, as long as no predictor says what it takes: only the order hangs on it."""
 
 
 class LapsSdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,12 +62,27 @@ class LapsSdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Standard deviation of the share of accepted drafts below which it has settled."""
     prior: bool = True
     """Whether who has not settled is ranked by everybody's acceptance, not by attained service."""
-    patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 120.0
+    late_share: Annotated[float, Meta(ge=0, le=1)] = 0.25
+    """Of the places, for those who are late."""
+    late: Annotated[float, Meta(ge=1, le=1000)] = 4.0
+    """How many times the mean latency is late."""
+    patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 600.0
     preempt: bool = True
+    caution: Annotated[float, Meta(ge=0, le=0.5)] = 0.1
+    """Chance that a length is misjudged where a row yields; 0: both are taken for their means."""
     margin: Annotated[float, Meta(ge=0, le=1000)] = 2.0
     """A row yields if that saves so many times what it costs."""
     most_retractions: Annotated[int, Meta(ge=0, le=1000)] = 2
     """How often one request yields at most."""
+
+
+class _Times(NamedTuple):
+    """What is expected of everybody, in seconds."""
+
+    round_s: float
+    queue_s: Floats
+    """Still to be served, of who waits; likewise ``rows_s``."""
+    rows_s: Floats
 
 
 def decide(
@@ -67,31 +91,59 @@ def decide(
     service, queue = state.service, state.prefill
     if service is None or queue is None or not queue.waiting:
         return OrderPlan()
-    one_round_s = round_s(state, predictor) if predictor.fitted else UNFITTED_ROUND_S
-    queue_s = remaining_s(service.queue, one_round_s)
+    one_round_s = round_s(state, predictor)
+    times = _Times(
+        one_round_s,
+        remaining_s(service.queue, one_round_s),
+        remaining_s(service.rows, one_round_s),
+    )
     aged = service.queue.waited_s > config.patience_s
-    order = line_up(state, queue, _rank(service.queue, queue_s, config), aged)
+    is_late, rows_late = late(
+        latency_s(service.queue, times.queue_s), latency_s(service.rows, times.rows_s), config.late
+    )
+    places = config.late_share * service.most_rows
+    first = aged | let_in(is_late, int(rows_late.sum()), queue.age_s, places)
+    order = line_up(state, queue, _rank(service.queue, times.queue_s, config), first)
     retract = None
     if config.preempt and service.can_retract and predictor.fitted:
-        # What is freed while one waits that has waited for too long would be that one's.
+        # What is freed while one waits that comes first would be that one's.
         helped = order[~queue.started_mask[order]]
-        if not aged[helped].any():
-            rows_s = remaining_s(service.rows, one_round_s)
-            taken = taken_tokens(queue, service.queue, queue_s, rows_s)
-            # Dearer for those who have yielded before.
-            cost_s = return_s(state, predictor, taken) * (1.0 + service.rows.retractions)
-            swap = Swap(
-                queue_s=queue_s,
-                rows_s=rows_s,
-                cost_s=cost_s,
-                ends_s=np.sort(rows_s[state.running]),
-                waiting_s=np.sort(queue_s),
-                margin=config.margin,
-            )
-            may = np.flatnonzero(_may_yield(state, service, config))
-            longest_first = may[(-rows_s[may]).argsort(kind="stable")]
-            retract = rows_that_yield(state, service, helped, longest_first, swap.pays)
+        if not first[helped].any():
+            may = _may_yield(state, service, config)
+            if config.late_share:
+                may &= ~rows_late
+            retract = _yielding(state, service, predictor, config, helped, may, times)
     return OrderPlan(order[:NAMED], retract)
+
+
+def _yielding(
+    state: StepState,
+    service: ServiceState,
+    predictor: StepLatencyPredictor,
+    config: LapsSdConfig,
+    helped: Index,
+    may: Mask,
+    times: _Times,
+) -> Mask | None:
+    """Rows that yield to those of ``helped``, in that order, for whom there is no room."""
+    queue = state.prefill
+    if queue is None or not may.any() or has_room(state, service, queue, helped):
+        return None
+    least = remaining_s(service.rows, times.round_s, config.caution)
+    most = remaining_s(service.queue, times.round_s, 1.0 - config.caution if config.caution else 0)
+    taken = taken_tokens(queue, service.queue, times.queue_s, times.rows_s)
+    swap = Swap(
+        queue_s=most,
+        rows_s=least,
+        # Dearer for those who have yielded before.
+        cost_s=return_s(state, predictor, taken) * (1.0 + service.rows.retractions),
+        ends_s=np.sort(times.rows_s[state.running]),
+        waiting_s=np.sort(times.queue_s),
+        margin=config.margin,
+    )
+    longest_first = np.flatnonzero(may)
+    longest_first = longest_first[(-least[longest_first]).argsort(kind="stable")]
+    return rows_that_yield(state, service, helped, longest_first, swap.pays)
 
 
 def _rank(service: Service, seconds: Floats, config: LapsSdConfig) -> list[Floats]:

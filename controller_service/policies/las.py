@@ -24,8 +24,8 @@ from controller_service.state import StepState
 
 class LasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queues: Annotated[int, Meta(ge=1, le=64)] = 5
-    quantum_s: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
-    patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 120.0
+    quantum_s: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
+    patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 600.0
     preempt: bool = True
 
 

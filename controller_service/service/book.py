@@ -21,6 +21,8 @@ WINDOW = 8
 MOST_ABSENT = 64
 """Snapshots that do not tell of a request, after which it is forgotten. A queue is told in part."""
 MOST_KNOWN = 8192
+PACE_MEMORY = 0.998
+"""Of the time that rounds took, from one snapshot to the next: some 500 rounds."""
 
 _FACTS = np.dtype(
     [
@@ -33,6 +35,7 @@ _FACTS = np.dtype(
         ("rounds", "<i8"),
         ("shares", "<f8", (WINDOW,)),
         ("output", "<i8"),
+        ("accepted", "<i8"),
         ("prompt", "<i8"),
         ("limit", "<i8"),
         ("hint", "<i8"),
@@ -75,6 +78,13 @@ class ServiceBook:
 
     def __init__(self) -> None:
         self._facts = np.zeros(0, dtype=_FACTS)  # ids ascending
+        self._taken = np.zeros(2)  # seconds that rows ran, and rounds that they got, faded
+
+    @property
+    def round_s(self) -> float:
+        """Time in the batch that a round has taken of late; 0 before there was any."""
+        seconds, rounds = self._taken
+        return float(seconds / rounds) if rounds > 0 else 0.0
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -105,15 +115,25 @@ class ServiceBook:
         at = self._facts["id"].searchsorted(told.ids)
         facts = self._facts[at]
         passed_s = np.maximum(told.age_s - facts["age_s"], 0.0)
-        facts["attained_s"] += np.where(facts["running"], passed_s, 0.0)
+        attained_s = np.where(facts["running"], passed_s, 0.0)
+        facts["attained_s"] += attained_s
         facts["age_s"] = told.age_s
+        self._time(facts, told, attained_s)
         facts["retractions"] += facts["in_batch"] & told.waits
         if speculates:
             _count_rounds(facts, told)
-        facts["output"], facts["limit"], facts["hint"] = told.output, told.limit, told.hint
+        facts["output"], facts["accepted"] = told.output, told.accepted
+        facts["limit"], facts["hint"] = told.limit, told.hint
         facts["running"], facts["in_batch"] = told.running, told.in_batch
         self._facts["running"] = self._facts["in_batch"] = False
         self._facts[at] = facts
+
+    def _time(self, facts: npt.NDArray[np.void], told: Told, attained_s: Floats) -> None:
+        """How long the rows that ran until this snapshot have taken for how many rounds."""
+        ran = facts["running"] & told.in_batch & (facts["output"] > 0)
+        written, accepted = told.output - facts["output"], told.accepted - facts["accepted"]
+        rounds = np.maximum(written - accepted, 0)[ran].sum()
+        self._taken = PACE_MEMORY * self._taken + [attained_s[ran].sum(), rounds]
 
     def _forget(self, ids: npt.NDArray[np.uint32]) -> None:
         """Whoever has not been told of for long."""

@@ -52,6 +52,7 @@ class ServiceSession:
             self._can_retract,
             everybody.take(told.ids.searchsorted(ids)),
             everybody.take(told.ids.searchsorted(state.request_id)),
+            self._book.round_s,
         )
 
     def settle(self, snapshot: Snapshot) -> None:
@@ -64,15 +65,15 @@ class ServiceSession:
 
     def _of(self, told: Told) -> Service:
         facts = self._book.of(told.ids)
+        lives = facts["prompt"], facts["output"], facts["limit"], facts["hint"]
         return Service(
             attained_s=facts["attained_s"],
             waited_s=np.maximum(told.age_s - facts["attained_s"], 0.0),
-            remaining_tokens=self.lengths.remaining(
-                facts["prompt"], facts["output"], facts["limit"], facts["hint"]
-            ),
+            remaining_tokens=self.lengths.remaining(*lives),
             tokens_per_round=self._tokens_per_round(told),
             spread=facts["spread"],
             retractions=facts["retractions"],
+            tokens_at=lambda quantile: self.lengths.remaining(*lives, quantile=quantile),
         )
 
     def _tokens_per_round(self, told: Told) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,9 @@ class Service(msgspec.Struct, frozen=True, eq=False):
     had so many, 0 without speculation."""
     retractions: Ints
     """How often it has lost its memory already."""
+    tokens_at: Callable[[float], Floats]
+    """Quantiles of the tokens that it will write still: such that this share of requests like it
+    has no more. Worked out when asked for."""
 
     def take(self, which: npt.NDArray[np.intp]) -> Service:
         """Those at the indices ``which``."""
@@ -37,6 +42,7 @@ class Service(msgspec.Struct, frozen=True, eq=False):
             self.tokens_per_round[which],
             self.spread[which],
             self.retractions[which],
+            lambda quantile: self.tokens_at(quantile)[which],
         )
 
 
@@ -51,3 +57,6 @@ class ServiceState(msgspec.Struct, frozen=True, eq=False):
     """Of who waits, in the order of the queue's columns."""
     rows: Service
     """Of the rows, in the order of theirs."""
+    round_s: float = 0.0
+    """What a row has waited for a round of late, prefills of others in between included; 0: it is
+    not known yet."""

@@ -10,6 +10,7 @@ import numpy as np
 from controller_service.columns import Mask
 from controller_service.groups import Index
 from controller_service.predictors.base import Floats
+from controller_service.prefill.queue import PrefillState
 from controller_service.prefill.room import room_tokens, wanted_tokens
 from controller_service.service.state import ServiceState
 from controller_service.state import StepState
@@ -19,6 +20,14 @@ TRIED = 8
 
 Pays = Callable[[int, list[int]], bool]
 """Whether these rows (indices) should yield for that waiting request (index)."""
+
+
+def has_room(state: StepState, service: ServiceState, queue: PrefillState, order: Index) -> bool:
+    """Whether there is a place, and memory, for the first of those who wait."""
+    if not order.size:
+        return True
+    missing = wanted_tokens(state, queue)[order[0]] - room_tokens(state)
+    return service.most_rows > state.rows and bool(missing < 0)
 
 
 def rows_that_yield(

@@ -51,15 +51,20 @@ def service_of(requests: Facts) -> Service:
         name: np.array([{**FACTS, **one}[name] for one in requests], dtype=type(FACTS[name]))
         for name in FACTS
     }
-    return Service(**columns)
+    remaining = columns["remaining_tokens"]
+    unsure = np.array([one.get("unsure", 1.0) for one in requests])
+    return Service(
+        **columns,
+        tokens_at=lambda at: remaining / unsure if at < 0.5 else remaining * unsure,
+    )
 
 
 def known(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if name in FACTS}
+    return {name: value for name, value in facts.items() if name in (*FACTS, "unsure")}
 
 
 def told(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if name not in FACTS}
+    return {name: value for name, value in facts.items() if name not in (*FACTS, "unsure")}
 
 
 def state_with(waiting: Facts, rows: Facts, most_rows: int, kv: int = KV_TOKENS) -> StepState:
@@ -116,8 +121,8 @@ def test_until_acceptance_has_settled_the_paper_goes_by_attained_service() -> No
         {"remaining_tokens": 10.0, "spread": np.inf, "attained_s": 7.0},
     ]
     state = state_with(waiting, [], 8)
-    assert first_of("laps_sd:prior=false", state) == [2, 1, 0, 3]
-    assert first_of("laps_sd", state)[-1] == 1
+    assert first_of("laps_sd:prior=false:late_share=0", state) == [2, 1, 0, 3]
+    assert first_of("laps_sd:late_share=0", state)[-1] == 1
 
 
 def test_more_urgent_ones_come_first_and_then_whoever_has_waited_for_too_long() -> None:
@@ -172,6 +177,28 @@ def test_nobody_yields_where_it_does_not_pay() -> None:
     assert yields_of("laps_sd", state_with([SHORT], [often, often], most_rows=2)) == []
 
 
+def test_rows_yield_by_what_can_be_relied_on() -> None:
+    row, unsure_row = (
+        {**LONG, "remaining_tokens": 2000.0, "unsure": unsure} for unsure in (1.0, 90.0)
+    )
+    assert yields_of("laps_sd", state_with([SHORT], [row, row], most_rows=2)) == [0]
+    assert yields_of("laps_sd", state_with([SHORT], [unsure_row] * 2, most_rows=2)) == []
+    assert yields_of("laps_sd", state_with([{**SHORT, "unsure": 120.0}], [row] * 2, 2)) == []
+    assert yields_of("laps_sd:caution=0", state_with([SHORT], [unsure_row] * 2, 2)) == [0]
+
+
+def test_a_share_of_the_places_goes_to_who_is_late() -> None:
+    overdue = {"remaining_tokens": 900.0, "waited_s": 400.0, "age_s": 400.0}
+    waiting = [{"remaining_tokens": 10.0 + index} for index in range(19)]
+    state = state_with([*waiting, overdue], [], 8)
+    assert first_of("laps_sd:late_share=0.25", state)[0] == 19
+    assert first_of("laps_sd:late_share=0", state)[0] == 0
+    late_row = {"remaining_tokens": 900.0, "waited_s": 400.0}
+    state = state_with([*waiting, overdue], [late_row] * 2, 8)
+    assert first_of("laps_sd:late_share=0.25", state)[0] == 0
+    assert first_of("laps_sd:late_share=0.5", state)[0] == 19
+
+
 def test_protected_and_pinned_rows_and_those_that_are_more_urgent_never_yield() -> None:
     for facts in (
         {"flags": int(RowFlag.PROTECTED)},
@@ -187,8 +214,9 @@ def test_protected_and_pinned_rows_and_those_that_are_more_urgent_never_yield() 
 
 def test_las_lets_rows_yield_that_have_used_their_quantum_up() -> None:
     rows = [{"attained_s": 3.0}, {"attained_s": 0.5}, {"attained_s": 9.0}]
-    assert yields_of("las", state_with([SHORT], rows, most_rows=3)) == [2]
-    assert yields_of("las", state_with([{**SHORT, "attained_s": 9.0}], rows, most_rows=3)) == []
+    las = "las:quantum_s=1"
+    assert yields_of(las, state_with([SHORT], rows, most_rows=3)) == [2]
+    assert yields_of(las, state_with([{**SHORT, "attained_s": 9.0}], rows, most_rows=3)) == []
 
 
 requests = st.fixed_dictionaries(

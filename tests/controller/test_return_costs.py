@@ -32,7 +32,9 @@ def step_s(context: int, tokens: int) -> float:
 def waiting_service(remaining: list[float]) -> Service:
     count = len(remaining)
     zeros = np.zeros(count)
-    return Service(zeros, zeros, np.array(remaining), zeros + 1.0, zeros, zeros.astype(np.int64))
+    tokens = np.array(remaining)
+    retractions = zeros.astype(np.int64)
+    return Service(zeros, zeros, tokens, zeros + 1.0, zeros, retractions, lambda _: tokens)
 
 
 def test_those_that_are_shorter_take_their_prompt_and_what_they_will_write() -> None:

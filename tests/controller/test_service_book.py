@@ -47,6 +47,20 @@ def test_service_is_the_time_in_the_batch_over_all_turns() -> None:
     assert fact(book, 7, "retractions") == 1
 
 
+def test_a_round_takes_what_it_has_taken_of_late_prefills_of_others_included() -> None:
+    book = ServiceBook()
+    assert book.round_s == 0.0
+    row = {"request_id": 7, "output_tokens": 1, "draft_tokens": 0, "accepted_tokens": 0}
+    seen(book, [{**row, "age_s": 1.0}], [])
+    seen(book, [{**row, "age_s": 1.5}], [])
+    assert book.round_s == 0.0
+    given = {"output_tokens": 9, "draft_tokens": 9, "accepted_tokens": 6}
+    seen(book, [{**row, "age_s": 2.0, **given}], [])
+    assert book.round_s == pytest.approx(0.5, rel=0.01)
+    seen(book, [], [{"request_id": 7, "age_s": 9.0, "output_tokens": 9, "accepted_tokens": 6}])
+    assert book.round_s == pytest.approx(0.5, rel=0.01)
+
+
 def test_a_prompt_in_chunks_is_no_retraction() -> None:
     book = ServiceBook()
     unborn = {"request_id": 7, "flags": int(RowFlag.UNBORN)}

@@ -272,7 +272,7 @@ STREAM = workload(
 """One long request in a stream of short ones that is more than the engine can serve."""
 
 
-@pytest.mark.parametrize("policy", ["laps_sd", "sjf"])
+@pytest.mark.parametrize("policy", ["laps_sd:late_share=0", "sjf"])
 def test_a_long_request_is_served_in_a_stream_of_short_ones_after_its_patience(policy: str) -> None:
     patience_s, own_s, step_s = 2.0, 1.1, 0.3
     bounded = run_under(STREAM, parse_policy(f"{policy}:patience_s={patience_s}"), ONE_AT_A_TIME)
@@ -285,6 +285,13 @@ def test_a_long_request_is_served_in_a_stream_of_short_ones_after_its_patience(p
     assert for_ever_s is not None
     assert took_s <= patience_s + own_s + step_s
     assert for_ever_s > 10.0
+
+
+def test_a_share_of_the_places_serves_a_long_request_before_its_patience_is_at_an_end() -> None:
+    result = run_under(STREAM, parse_policy("laps_sd:patience_s=1e6"), ONE_AT_A_TIME)
+    took_s = next(item.last_token_s for item in result.served if item.index == 1)
+    assert took_s is not None
+    assert took_s < 10.0
 
 
 @pytest.mark.parametrize("policy", BOUNDED)
