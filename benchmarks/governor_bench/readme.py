@@ -153,8 +153,8 @@ def figures_block(
         (
             "mean latency, `laps_sd` against other orders of service over shapes x load, bursts, "
             "few places (simulated Qwen3-32B with speculation)",
-            f"{_order(laps_sd)}; where requests declare their length to within "
-            f"{HINT_SPREAD:.0%} {_order(laps_sd['hinted'])}",
+            f"on average {_order(laps_sd)}. Where requests declare how much they expect, off by "
+            f"exp(N(0, {HINT_SPREAD:g})): {_order(laps_sd['hinted'])}",
             "governor eval laps-sd",
         ),
         (

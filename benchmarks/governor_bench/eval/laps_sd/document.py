@@ -16,6 +16,7 @@ from governor_bench.eval.laps_sd.plots import plot_all, value
 from governor_bench.eval.laps_sd.setting import (
     BURSTY,
     DRAFT_TOKENS,
+    HINTED,
     LEAST_SHARE,
     PLACES,
     PROFILE,
@@ -98,9 +99,10 @@ def _head(report: Report) -> str:
         f"come in bursts, so that they are full time and again from a load of {LEAST_SHARE:g} on. "
         "Memory is not short.\n"
         f"- Gaps between arrivals are gamma with a coefficient of variation of {BURSTY:g}: counts "
-        f"then have an index of dispersion of {BURSTY**2:g}. Azure's public conversation trace of "
-        "2023 has 16.1 over a minute, its trace of code 164 (`AzureLLMInferenceTrace_*.csv`), and "
-        "Poisson arrivals, which are among the variants, 1.\n"
+        f"over long times then have an index of dispersion of {BURSTY**2:g}. Azure's public "
+        "conversation trace of 2023 has 16.1 over a minute, its trace of code 164 "
+        "(`AzureLLMInferenceTrace_*.csv`), and Poisson arrivals, which are among the variants, "
+        "1.\n"
         f"- The engine drafts {DRAFT_TOKENS} tokens for every row at every step. How often they "
         "are right differs from request to request, wanders within it, and is known to nobody at "
         "first. Requests name a limit well above what they say; the oracle alone is told the "
@@ -149,7 +151,7 @@ def _ours(report: Report) -> str:
         made = ours["estimates"] or {}
         rows.append(
             (
-                place_of(cell),
+                place_of(cell) + (", hints" if cell["lengths"] == HINTED else ""),
                 f"{ours['judged']:.0f}",
                 f"{ours['p50_s']:.2f}",
                 f"{ours['longest_s']:.1f}",

@@ -80,7 +80,7 @@ VARIED, VARIED_SHARE = INSTRUCTIONS, 0.9
 SHOWN_SHARE = 0.9
 """Load whose latencies are drawn as distributions."""
 QUICK_SHARES = (0.9,)
-QUICK_SHORTENED = 10.0
+QUICK_SHORTENED = 8.0
 
 ON_EMULATED = (
     Contender(FIRST_COME.name, "fcfs", "SGLang's own order, governed"),

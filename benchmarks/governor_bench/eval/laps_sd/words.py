@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from governor_bench.eval.laps_sd.setting import HINTED
-
 Report = dict[str, Any]
 
 
 def place_of(cell: Report) -> str:
     """A cell in words."""
-    hints = ", hints" if cell["lengths"] == HINTED else ""
-    return f"{cell['shape']}, {cell['share']:g}{hints}"
+    return f"{cell['shape']}, {cell['share']:g}"
 
 
 def latency(figures: Report | None, field: str) -> str:
