@@ -15,6 +15,7 @@ from rich.console import Console
 
 from governor_bench.demo.measure import Summary
 from governor_bench.demo.table import render
+from governor_bench.eval.laps_sd.shapes import HINT_SPREAD
 
 RESULTS = Path("benchmarks/results")
 WIDTH = 100
@@ -37,6 +38,7 @@ def main() -> None:
         _result("learning"),
         _result("speculation-S"),
         _result("chunk-S"),
+        _result("laps_sd-S"),
     )
     readme.write_text(replaced(text, "figures", figures))
 
@@ -79,6 +81,7 @@ def figures_block(
     learning: dict[str, Any],
     speculation: dict[str, Any],
     chunk: dict[str, Any],
+    laps_sd: dict[str, Any],
 ) -> str:
     """One row a promise."""
     cell = next(cell for cell in decision["cells"] if cell["rows"] == 256)
@@ -148,6 +151,13 @@ def figures_block(
             "governor eval chunk",
         ),
         (
+            "mean latency, `laps_sd` against other orders of service over shapes x load, bursts, "
+            "few places (simulated Qwen3-32B with speculation)",
+            f"on average {_order(laps_sd)}. Where requests declare how much they expect, off by "
+            f"exp(N(0, {HINT_SPREAD:g})): {_order(laps_sd['hinted'])}",
+            "governor eval laps-sd",
+        ),
+        (
             "log, fit, promote and roll back while users are served",
             f"{learning['logged_samples']} steps logged; {len(learning['refused'])} damaged models "
             f"refused; a bad one taken out after {learning['rolled_back_after_s']:.0f} s; "
@@ -167,6 +177,18 @@ def figures_block(
 def _over(place: dict[str, Any], name: str) -> float:
     policies = place["policies"]
     return float(policies["taper_plus"]["goodput_tok_s"] / policies[name]["goodput_tok_s"])
+
+
+def _order(grid: dict[str, Any]) -> str:
+    average = grid["on_average"]
+    return (
+        f"{average['mean_latency_vs_fcfs']:.2f} times first come, first served, at most "
+        f"{grid['mean_latency_vs_fcfs']:.2f} times; {average['mean_latency_vs_las']:.2f} times "
+        f"least attained service, {average['mean_latency_vs_sjf']:.2f} times shortest predicted "
+        f"job; {average['gap_to_srpt']:.0%} above an oracle; p99 "
+        f"{average['p99_vs_fcfs']:.2f} times first come, first served's, at most "
+        f"{grid['p99_vs_fcfs']:.2f} times"
+    )
 
 
 def _result(name: str) -> dict[str, Any]:

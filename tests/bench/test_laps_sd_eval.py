@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from governor_bench.eval.laps_sd import emulated, emulated_section, plan
+from governor_bench.eval.laps_sd import changes_section, emulated, emulated_section, plan
 from governor_bench.eval.laps_sd import run as evaluation
 from governor_bench.eval.laps_sd.contestants import LOF, SRPT, policy_of, rounds_to_the_end
 from governor_bench.eval.laps_sd.document import compose
@@ -18,19 +18,22 @@ from governor_bench.eval.laps_sd.estimation import Recorder
 from governor_bench.eval.laps_sd.figures import MEASURED, Cell, Figure, cells_of, headline
 from governor_bench.eval.laps_sd.judge import RunFailed, judge
 from governor_bench.eval.laps_sd.plan import Entry, Place
-from governor_bench.eval.laps_sd.plots import plot_all
+from governor_bench.eval.laps_sd.plots import plot_all, value
 from governor_bench.eval.laps_sd.run import evaluate_simulated
+from governor_bench.eval.laps_sd.saturation import saturation_per_s
 from governor_bench.eval.laps_sd.setting import (
     DECLARED,
     DRAFT_TOKENS,
+    HINTED,
     SILENT,
+    TELLING,
     Estimates,
     Outcome,
     Setting,
     Timing,
     workload_for,
 )
-from governor_bench.eval.laps_sd.shapes import SHAPES, shape_of
+from governor_bench.eval.laps_sd.shapes import HINT_SPREAD, SHAPES, shape_of
 from governor_bench.eval.laps_sd.simulated import run, simulated
 from governor_bench.eval.setting import STOCK
 from governor_workloads.served import Served
@@ -44,8 +47,8 @@ SMALL = Setting("synthesis", 0.9, 3, shortened=12.0)
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_setting_of_the_plan_can_be_run(quick: bool) -> None:
-    entries = [*plan.main([1, 2], quick=quick), *plan.variants([1, 2], quick=quick)]
-    for place, _, setting in entries:
+    parts = (plan.main, plan.hinted, plan.trade_off, plan.variants)
+    for place, _, setting in [entry for part in parts for entry in part([1, 2], quick=quick)]:
         assert setting.shape == place.shape
         assert setting.rate_per_s > 0
         if setting.policy not in (STOCK, LOF, SRPT):
@@ -57,6 +60,60 @@ def test_contenders_of_a_cell_meet_the_same_requests() -> None:
     settings = [plan.setting_of(place, one, 1, shortened=8.0) for one in plan.MAIN]
     assert len({workload_for(setting).requests for setting in settings}) == 1
     assert len(set(settings)) == len(settings)
+
+
+def test_with_hints_only_those_run_again_who_look_at_them() -> None:
+    told = {setting for _, _, setting in plan.main([1], quick=False)}
+    again = [entry for entry in plan.hinted([1], quick=False) if entry[2] not in told]
+    assert {one.name for _, one, _ in again} == {"sjf", "laps_sd"}
+    assert {setting.lengths for _, _, setting in again} == {HINTED}
+
+
+@pytest.mark.parametrize("policy", [one.policy for one in plan.BLIND])
+def test_a_hint_changes_nothing_for_those_that_are_not_run_again(policy: str) -> None:
+    plain = run(msgspec.structs.replace(SMALL, policy=policy))
+    hinted = run(msgspec.structs.replace(SMALL, policy=policy, lengths=HINTED))
+    assert plain.latencies_s == hinted.latencies_s
+    assert plain.preemptions == hinted.preemptions
+
+
+def test_the_share_that_is_called_the_default_is() -> None:
+    ours = plan.OURS.policy
+    assert dict(plan.TRADE_OFF)[plan.DEFAULT_LATE_SHARE] == plan.OURS
+    named = parse_policy(f"{ours}:late_share={plan.DEFAULT_LATE_SHARE}")
+    assert [part.config for part in named.parts] == [
+        part.config for part in parse_policy(ours).parts
+    ]
+
+
+def test_hints_are_as_far_off_as_is_said_and_change_nothing_else() -> None:
+    long = Setting("instructions", 0.9, 1)
+    plain = workload_for(long)
+    hinted = workload_for(msgspec.structs.replace(long, lengths=HINTED))
+    assert {one.expected_tokens for one in plain.requests} == {0}
+    assert plain.requests == tuple(
+        msgspec.structs.replace(one, expected_tokens=0) for one in hinted.requests
+    )
+    off = np.log([one.expected_tokens / one.output_tokens for one in hinted.requests])
+    assert abs(off.mean()) < 0.02
+    assert off.std() == pytest.approx(HINT_SPREAD, rel=0.1)
+    assert min(one.expected_tokens for one in hinted.requests) >= 1
+    assert "each declares its output times exp(N(0, 0.2))" in hinted.description
+    assert "declares" not in plain.description
+    other = workload_for(msgspec.structs.replace(long, seed=2, lengths=HINTED))
+    assert [one.expected_tokens for one in other.requests] != [
+        one.expected_tokens for one in hinted.requests
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "places", "speculates"),
+    [("instructions", 4, True), ("synthesis", 16, False)],
+)
+def test_saturation_is_what_ends_of_a_backlog(shape: str, places: int, speculates: bool) -> None:
+    drafting, plain = shape_of(shape).saturation_per_s[places]
+    found = saturation_per_s(shape, places, 1, speculates=speculates, requests=800)
+    assert found == pytest.approx(drafting if speculates else plain, rel=0.1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -83,7 +140,7 @@ def test_the_load_is_what_it_is_called_with_every_seed() -> None:
         assert len(requests) == round(setting.rate_per_s * setting.timing.sending_s)
         assert requests[-1].arrival_s == pytest.approx(setting.timing.sending_s)
         gaps = np.diff([one.arrival_s for one in requests])
-        assert gaps.std() / gaps.mean() > 2.0
+        assert gaps.std() / gaps.mean() > 2.5
 
 
 def test_no_shape_of_a_wrong_name() -> None:
@@ -100,7 +157,7 @@ def test_rounds_to_the_end_are_those_of_the_draft() -> None:
 
 
 def test_the_oracle_knows_how_many_rounds_a_request_takes() -> None:
-    """Alone in its batch, a request takes as many steps as the oracle says."""
+    """Alone in its batch, a request takes as many steps as it says."""
     setting = msgspec.structs.replace(SMALL, share=0.05, policy=SRPT)
     workload = workload_for(setting)
     first = msgspec.structs.replace(workload, requests=workload.requests[:1])
@@ -111,6 +168,14 @@ def test_the_oracle_knows_how_many_rounds_a_request_takes() -> None:
     expected = rounds_to_the_end(choice.tolist(), request.output_tokens)[0]
     # The overlap loop learns of the last token one step late.
     assert len(steps) == expected + 1
+
+
+def test_nobody_is_faster_on_average_than_the_oracle() -> None:
+    setting = msgspec.structs.replace(SMALL, shortened=8.0)
+    oracle = run(msgspec.structs.replace(setting, policy=SRPT))
+    assert oracle.preemptions > 0
+    for other in (STOCK, "sjf", "laps_sd"):
+        assert oracle.mean_s < run(msgspec.structs.replace(setting, policy=other)).mean_s
 
 
 def served(index: int, sent_s: float, last_s: float | None, error: str = "") -> Served:
@@ -155,7 +220,7 @@ def test_a_declared_length_leaves_only_the_pace_to_guess() -> None:
     workload = workload_for(setting)
     recorder = Recorder(policy_of(setting, workload))
     simulated(setting, workload, recorder.policy)
-    hidden = msgspec.structs.replace(setting, lengths="prompt")
+    hidden = msgspec.structs.replace(setting, lengths=TELLING)
     blind = Recorder(policy_of(hidden, workload))
     simulated(hidden, workload, blind.policy)
     assert recorder.estimates().tokens < blind.estimates().tokens
@@ -182,7 +247,7 @@ def test_headline_figures_are_what_they_are_called() -> None:
         cell(0.5, figure("laps_sd", 90.0), *others, figure("srpt", 1.0)),
         cell(
             0.7,
-            figure("laps_sd", 4.0, 30.0, estimates=Estimates(9, 0.2, 0.1, 0.3, 4.0)),
+            figure("laps_sd", 4.0, 30.0, estimates=Estimates(9, 0.2, 0.1, 0.3, 4.0, -0.05)),
             *others,
             figure("srpt", 3.2),
         ),
@@ -198,6 +263,7 @@ def test_headline_figures_are_what_they_are_called() -> None:
     assert found["p99_vs_fcfs"] == pytest.approx(1.5)
     assert found["estimation_error"] == pytest.approx(0.2)
     assert found["preemptions"] == 7.0
+    assert found["on_average"]["pace_bias"] == pytest.approx(-0.05)
     assert found["on_average"]["mean_latency_vs_fcfs"] == pytest.approx((0.4 * 0.6) ** 0.5)
 
 
@@ -222,26 +288,30 @@ def one_by_one(
     return [run(setting) for setting in settings]
 
 
-def test_a_run_makes_a_report_a_document_and_plots(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def small(seeds: list[int], *, quick: bool) -> list[Entry]:
-        place = Place(SMALL.shape, plan.SHOWN_SHARE)
+def at_one_place(lengths: str, contenders: Sequence[plan.Contender]) -> Callable[..., list[Entry]]:
+    """A part of a plan that takes no time."""
+
+    def entries(seeds: list[int], *, quick: bool) -> list[Entry]:
+        place = Place(SMALL.shape, plan.SHOWN_SHARE, lengths=lengths)
         return [
-            (place, one, plan.setting_of(place, one, seed, shortened=20.0))
-            for one in plan.MAIN
+            (place, one, plan.setting_of(place, one, seed, shortened=30.0))
+            for one in contenders
             for seed in seeds
         ]
 
-    def one_variant(seeds: list[int], *, quick: bool) -> list[Entry]:
-        place = Place(SMALL.shape, 0.9, lengths=DECLARED)
-        return [
-            (place, one, plan.setting_of(place, one, 1, shortened=20.0)) for one in plan.WITH_LIMITS
-        ]
+    return entries
 
+
+def test_a_run_makes_a_report_a_document_and_plots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = (plan.Contender("late_share=0", "laps_sd:queues=1"), plan.OURS)
     monkeypatch.setattr(evaluation, "run_all", one_by_one)
-    monkeypatch.setattr(plan, "main", small)
-    monkeypatch.setattr(plan, "variants", one_variant)
+    monkeypatch.setattr(plan, "main", at_one_place(TELLING, plan.MAIN))
+    monkeypatch.setattr(plan, "hinted", at_one_place(HINTED, plan.MAIN))
+    monkeypatch.setattr(plan, "trade_off", at_one_place(TELLING, (plan.FIRST_COME, *shares)))
+    monkeypatch.setattr(plan, "variants", at_one_place(DECLARED, plan.WITH_LIMITS))
+    monkeypatch.setattr(changes_section, "TRADE_OFF", tuple(zip((0.0, 0.25), shares, strict=True)))
     with Progress(disable=True) as progress:
         report = evaluate_simulated([1], progress, quick=True)
     for key in (
@@ -249,11 +319,32 @@ def test_a_run_makes_a_report_a_document_and_plots(
         "p99_vs_fcfs", "estimation_error", "preemptions", "curve",
     ):  # fmt: skip
         assert key in report
+        assert key in report["hinted"]
+    blind, looking = (
+        {
+            name
+            for name in ("fcfs", "las", "srpt", "sjf", "laps_sd")
+            if is_same(report, name) is same
+        }
+        for same in (True, False)
+    )
+    assert blind == {"fcfs", "las", "srpt"}
+    assert looking == {"sjf", "laps_sd"}
     (tmp_path / "laps_sd-S.json").write_bytes(msgspec.json.encode(report))
     text = compose(tmp_path)
-    assert f"{report['mean_latency_vs_fcfs']:.3f}" in text
+    for grid in (report, report["hinted"]):
+        assert f"{grid['mean_latency_vs_fcfs']:.3f}" in text
+    assert "exp(N(0, 0.2))" in text
+    assert "| synthesis | 0.25, the default | " in text
     assert "limits are what requests say" in text
+    assert "synthesis, 0.9, hints" in text
     assert all(path.stat().st_size > 0 for path in plot_all(report, tmp_path / "plots"))
+
+
+def is_same(report: dict[str, Any], name: str) -> bool:
+    """Whether hints left the figures of ``name`` as they were."""
+    plain, hinted = (value(grid["curve"][0], name) for grid in (report, report["hinted"]))
+    return bool(plain == hinted)
 
 
 class SimulatedRig:

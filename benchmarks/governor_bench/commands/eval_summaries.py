@@ -87,7 +87,11 @@ def laps_sd(report: dict[str, Any], plots: Path) -> str:
             f"{report['hosts']['host_limited_share']:.2%}"
         )
     else:
-        rest = f"plots in {plots}"
+        hinted = functools.partial(_figure, report["hinted"])
+        rest = (
+            f"with hints {hinted('mean_latency_vs_fcfs')} x FCFS, p99 {hinted('p99_vs_fcfs')} x; "
+            f"plots in {plots}"
+        )
     return (
         f"{report['policy']}: mean latency at most {figure('mean_latency_vs_fcfs')} x FCFS, "
         f"{figure('mean_latency_vs_las')} x LAS, {figure('mean_latency_vs_sjf')} x SJF over "

@@ -101,7 +101,7 @@ class Srpt:
 
     def _true(self, service: Service, told: Any, prompts: Any) -> Service:
         """``service`` with the rounds that really remain, each of which gives one token."""
-        remaining = [
+        found = [
             self._remaining(*facts)
             for facts in zip(
                 told.request_id.tolist(),
@@ -111,11 +111,12 @@ class Srpt:
                 strict=True,
             )
         ]
+        remaining: Floats = np.array(found, dtype=np.float64)
         return msgspec.structs.replace(
             service,
-            remaining_tokens=np.array(remaining, dtype=np.float64),
-            tokens_per_round=np.ones(len(remaining)),
-            spread=np.zeros(len(remaining)),
+            remaining_tokens=remaining,
+            tokens_per_round=np.ones(len(found)),
+            spread=np.zeros(len(found)),
         )
 
     def _remaining(self, request_id: int, prompt: int, limit: int, output: int) -> float:

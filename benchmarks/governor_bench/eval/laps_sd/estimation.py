@@ -90,13 +90,14 @@ class Recorder:
                 found.append((made, tokens, seconds))
         if not found:
             return Estimates()
+        paces = [
+            made.seconds / made.tokens / (seconds / tokens) - 1.0 for made, tokens, seconds in found
+        ]
         return Estimates(
             requests=len(found),
             seconds=median(abs(made.seconds / seconds - 1.0) for made, _, seconds in found),
-            pace=median(
-                abs(made.seconds / made.tokens / (seconds / tokens) - 1.0)
-                for made, tokens, seconds in found
-            ),
+            pace=median(map(abs, paces)),
             tokens=median(abs(made.tokens / tokens - 1.0) for made, tokens, _ in found),
             after_tokens=median(made.output_tokens for made, _, _ in found),
+            pace_bias=median(paces),
         )

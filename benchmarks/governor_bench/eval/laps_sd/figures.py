@@ -129,7 +129,7 @@ def _estimates(found: Sequence[Estimates | None]) -> Estimates | None:
         sum(one.requests for one in made),
         *(
             float(median(getattr(one, field) for one in made))
-            for field in ("seconds", "pace", "tokens", "after_tokens")
+            for field in ("seconds", "pace", "tokens", "after_tokens", "pace_bias")
         ),
     )
 
@@ -170,13 +170,14 @@ def _on_average(cells: Sequence[Cell]) -> dict[str, float | None]:
         f"mean_latency_vs_{name}": _average(cells, "mean_s", name)
         for name in (FIRST_COME.name, LEAST_ATTAINED.name, SHORTEST_JOB.name)
     }
-    estimates = [one.seconds for cell in cells if (one := cell.of(OURS.name).estimates)]
+    estimates = [one for cell in cells if (one := cell.of(OURS.name).estimates)]
     return {
         **found,
         "gap_to_srpt": _gap(_average(cells, "mean_s", ORACLE.name)),
         "p99_vs_fcfs": _average(cells, "p99_s", FIRST_COME.name),
         "srpt_vs_fcfs": _average(cells, "mean_s", FIRST_COME.name, ours=ORACLE.name),
-        "estimation_error": mean(estimates) if estimates else None,
+        "estimation_error": mean(one.seconds for one in estimates) if estimates else None,
+        "pace_bias": mean(one.pace_bias for one in estimates) if estimates else None,
         "preemptions": mean(cell.of(OURS.name).preemptions for cell in cells) if cells else None,
     }
 

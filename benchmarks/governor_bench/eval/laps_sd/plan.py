@@ -11,6 +11,8 @@ from governor_bench.eval.laps_sd.contestants import LOF, SRPT
 from governor_bench.eval.laps_sd.setting import (
     BURSTY,
     DECLARED,
+    FEW_PLACES,
+    HINTED,
     PLACES,
     POISSON,
     SGLANG_PLACES,
@@ -54,13 +56,31 @@ LONGEST = Contender("lof", LOF, "SGLang's `lof`: highest limit first")
 MAIN = (FIRST_COME, LEAST_ATTAINED, SHORTEST_JOB, OURS, ORACLE)
 WITH_LIMITS = (FIRST_COME, LONGEST, LEAST_ATTAINED, SHORTEST_JOB, OURS, ORACLE)
 
+BLIND = (FIRST_COME, LEAST_ATTAINED, ORACLE)
+"""Who does not look at hints: the oracle knows better."""
+
+DEFAULT_LATE_SHARE = 0.25
+"""``laps_sd``'s own."""
+TRADE_OFF = tuple(
+    (
+        share,
+        OURS
+        if share == DEFAULT_LATE_SHARE
+        else Contender(f"late_share={share:g}", f"{OURS.policy}:late_share={share:g}"),
+    )
+    for share in (0.0, DEFAULT_LATE_SHARE, 0.5, 1.0)
+)
+"""Shares of the places that go to who is late, and ``laps_sd`` with each."""
+
 SHARES = (0.5, 0.7, 0.8, 0.9, 0.95)
+HINTED_SHARES = SHARES[1:]
+"""Headline figures are of no others."""
 VARIED, VARIED_SHARE = INSTRUCTIONS, 0.9
-"""What everything but the grid is run at."""
+"""What everything but the grids is run at."""
 SHOWN_SHARE = 0.9
 """Load whose latencies are drawn as distributions."""
 QUICK_SHARES = (0.9,)
-QUICK_SHORTENED = 4.0
+QUICK_SHORTENED = 8.0
 
 ON_EMULATED = (
     Contender(FIRST_COME.name, "fcfs", "SGLang's own order, governed"),
@@ -75,23 +95,44 @@ Entry = tuple[Place, Contender, Setting]
 
 def main(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
     """The grid: shape x load."""
+    return _grid(SHARES, TELLING, seeds, quick=quick)
+
+
+def hinted(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
+    """The same requests, each of which declares how much it expects to get."""
+    return _grid(HINTED_SHARES, HINTED, seeds, quick=quick)
+
+
+def _grid(
+    shares: Sequence[float], lengths: str, seeds: Sequence[int], *, quick: bool
+) -> list[Entry]:
     shapes = SHAPES if not quick else (INSTRUCTIONS, REASONING)
     places = [
-        Place(shape.name, share)
+        Place(shape.name, share, lengths=lengths)
         for shape in shapes
-        for share in (QUICK_SHARES if quick else SHARES)
+        for share in (QUICK_SHARES if quick else shares)
     ]
     return _entries(places, MAIN, seeds, quick=quick)
 
 
+def trade_off(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
+    """More or fewer places for who is late, at one load of each shape."""
+    if quick:
+        return []
+    places = [Place(shape.name, VARIED_SHARE) for shape in SHAPES]
+    contenders = [FIRST_COME, *(contender for _, contender in TRADE_OFF)]
+    return _entries(places, contenders, seeds, quick=quick)
+
+
 def variants(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
-    """One thing changed at a time: no speculation, Poisson arrivals, more places, prompts that tell
-    nothing of lengths, limits that tell all."""
+    """One thing changed at a time: no speculation, Poisson arrivals, more and fewer places, prompts
+    that tell nothing of lengths, limits that tell all."""
     if quick:
         return []
     changes: list[dict[str, Any]] = [
         {"cv": POISSON},
         {"places": SGLANG_PLACES},
+        {"places": FEW_PLACES},
         {"lengths": SILENT},
     ]
     places = [
@@ -123,7 +164,9 @@ def emulated(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
 
 
 def setting_of(place: Place, contender: Contender, seed: int, *, shortened: float) -> Setting:
-    """What ``contender`` runs at ``place``."""
+    """What ``contender`` runs at ``place``. Who does not look at hints is not given any, so that it
+    need not run twice."""
+    is_blind = place.lengths == HINTED and contender in BLIND
     return Setting(
         shape=place.shape,
         share=place.share,
@@ -132,7 +175,7 @@ def setting_of(place: Place, contender: Contender, seed: int, *, shortened: floa
         speculates=place.speculates,
         cv=place.cv,
         places=place.places,
-        lengths=place.lengths,
+        lengths=TELLING if is_blind else place.lengths,
         shortened=shortened,
     )
 

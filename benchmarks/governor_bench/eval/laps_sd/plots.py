@@ -17,6 +17,7 @@ from governor_bench.eval.laps_sd.plan import (
     SHORTEST_JOB,
     SHOWN_SHARE,
 )
+from governor_bench.eval.laps_sd.setting import HINTED
 
 Report = dict[str, Any]
 
@@ -32,8 +33,8 @@ STYLES = {
 def plot_all(report: Report, folder: Path) -> list[Path]:
     """Draw everything that ``report`` holds into ``folder``; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    curve = report["curve"]
-    shown = [cell for cell in curve if cell["share"] == SHOWN_SHARE]
+    curve = [*report["curve"], *report["hinted"]["curve"]]
+    shown = [cell for cell in report["curve"] if cell["share"] == SHOWN_SHARE]
     return [
         _distributions(shown, folder / "cdf.png"),
         _over_load(curve, "mean_s", "mean latency, s", folder / "mean.png", "Mean latency"),
@@ -60,17 +61,21 @@ def _distributions(cells: list[Any], path: Path) -> Path:
     return save(figure, path)
 
 
-def _over_load(cells: list[Any], field: str, label: str, path: Path, title: str) -> Path:
+def _over_load(cells: list[Any], field: str, quantity: str, path: Path, title: str) -> Path:
     shapes = list(dict.fromkeys(cell["shape"] for cell in cells))
     figure, axes = plt.subplots(
         1, len(shapes), figsize=(4.2 * len(shapes) + 0.6, 3.8), squeeze=False
     )
     for axis, shape in zip(axes[0], shapes, strict=True):
         mine = [cell for cell in cells if cell["shape"] == shape]
-        for name, (colour, line) in STYLES.items():
-            points = [(cell["share"], value(cell, name)[field]) for cell in mine]
+        told = [cell for cell in mine if cell["lengths"] == HINTED]
+        prompts = [cell for cell in mine if cell["lengths"] != HINTED]
+        lines = [(name, name, *style, prompts) for name, style in STYLES.items()]
+        lines.append((f"{OURS.name}, hints", OURS.name, STYLES[OURS.name][0], ":", told))
+        for label, name, colour, line, drawn in lines:
+            points = [(cell["share"], value(cell, name)[field]) for cell in drawn]
             axis.plot(
-                *zip(*points, strict=True), color=colour, linestyle=line, marker=".", label=name
+                *zip(*points, strict=True), color=colour, linestyle=line, marker=".", label=label
             )
         axis.set_title(shape, fontsize=10)
         axis.set_xlabel("load, of what saturates", fontsize=9)
@@ -80,7 +85,7 @@ def _over_load(cells: list[Any], field: str, label: str, path: Path, title: str)
             set_formatter(StrMethodFormatter("{x:g}"))
         axis.tick_params(axis="y", which="both", labelsize=8)
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(label, fontsize=9)
+    axes[0][0].set_ylabel(quantity, fontsize=9)
     axes[0][0].legend(fontsize=8)
     figure.suptitle(f"{title} over load", fontsize=11)
     return save(figure, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -26,16 +27,22 @@ def evaluate_simulated(
     """
     stopwatch = Stopwatch()
     seeds = list(seeds[:1] if quick else seeds)
-    grid, variants = plan.main(seeds, quick=quick), plan.variants(seeds, quick=quick)
-    settings = settings_of([*grid, *variants])
+    parts = [
+        part(seeds, quick=quick) for part in (plan.main, plan.hinted, plan.trade_off, plan.variants)
+    ]
+    settings = settings_of([entry for part in parts for entry in part])
     outcomes = run_all(run, settings, progress, cluster=cluster)
-    cells = figures.cells_of(named(grid, outcomes[: len(grid)]))
-    varied = figures.cells_of(named(variants, outcomes[len(grid) :]))
+    left = iter(outcomes)
+    main, hinted, trade_off, variants = (
+        figures.cells_of(named(part, list(islice(left, len(part))))) for part in parts
+    )
     return {
-        **figures.headline(cells),
-        "curve": msgspec.to_builtins(cells),
-        "variants": msgspec.to_builtins(varied),
-        "workloads": workloads(grid),
+        **figures.headline(main),
+        "curve": msgspec.to_builtins(main),
+        "hinted": {**figures.headline(hinted), "curve": msgspec.to_builtins(hinted)},
+        "trade_off": msgspec.to_builtins(trade_off),
+        "variants": msgspec.to_builtins(variants),
+        "workloads": workloads(parts[0]),
         "hosts": {"times_real_time": min(item.times_real_time for item in outcomes)},
         **envelope(
             tier="S",

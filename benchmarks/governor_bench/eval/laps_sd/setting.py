@@ -12,16 +12,20 @@ from governor_bench.eval.setting import STOCK
 from governor_bench.eval.timing import Timing
 
 PROFILE = "qwen3-32b-h200"
-PLACES, SGLANG_PLACES = 16, 48
+PLACES, SGLANG_PLACES, FEW_PLACES = 16, 48, 4
 """In the batch. The first keep it full at all loads that count; the others are what SGLang gives
-itself as soon as it speculates."""
-BURSTY, POISSON = 3.0, 1.0
-"""Coefficient of variation of the gaps between arrivals."""
+itself as soon as it speculates, and those of a deployment for low latency."""
+BURSTY, POISSON = 4.0, 1.0
+"""Coefficient of variation of the gaps between arrivals. Counts of renewals that are that bursty
+have a variance of cv^2 = 16 times their mean in the long run, as those of Azure's public
+conversation trace of 2023 have over a minute (16.1 in ``AzureLLMInferenceTrace_conv.csv``; 164 in
+its trace of code). Poisson's have 1."""
 DRAFT_TOKENS = 3
 """Drafted for every row at every step; nobody decides about it here."""
-TELLING, SILENT, DECLARED = "prompt", "nothing", "declared"
-"""What tells of the length of an output: that of the prompt, nothing, or the limit that the request
-names, which then is just what it will say."""
+TELLING, HINTED, SILENT, DECLARED = "prompt", "hints", "nothing", "declared"
+"""What tells of the length of an output: that of the prompt; a hint as well, which is off by a
+factor (:data:`..shapes.HINT_SPREAD`); nothing; or the limit that the request names, which then is
+just what it will say."""
 LEAST_SHARE, MOST_SHARE = 0.7, 0.95
 """Loads that headline figures are of."""
 
@@ -84,6 +88,8 @@ class Estimates(msgspec.Struct, frozen=True):
     """Of the remaining length."""
     after_tokens: float = 0.0
     """What requests had written by then, median."""
+    pace_bias: float = 0.0
+    """Median of the signed errors of the pace; above 0 where it was taken for slower."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +131,7 @@ def workload_for(setting: Setting) -> Workload:
         setting.seed,
         setting.timing.sending_s,
         is_telling=setting.lengths != SILENT,
+        is_hinted=setting.lengths == HINTED,
     )
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from governor_workloads.generator import generate
 from governor_workloads.mix import Mix
-from governor_workloads.spec import Workload
+from governor_workloads.spec import Workload, WorkRequest
 
 SPREAD, DRIFT = 0.15, 0.3
 BURST_SHARE, BURST_TOKENS, BURST_FACTOR = 0.1, 16, 0.4
 """Of draft acceptance, as in the evaluation of speculation."""
+HINT_SPREAD = 0.2
+"""Standard deviation of the logarithm of what a hint is off by."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -40,7 +43,7 @@ class Shape(msgspec.Struct, frozen=True):
     saturation_per_s: dict[int, tuple[float, float]]
     """Requests per second that saturate an engine with so many places in its batch, where it drafts
     and where it does not: as many as end per second of a backlog, first come, first served, on
-    ``qwen3-32b-h200``."""
+    ``qwen3-32b-h200`` (:mod:`..saturation`)."""
     warm_up_s: float
     judged_s: float
     goes_on_s: float
@@ -56,6 +59,7 @@ def workload_of(
     seconds: float,
     *,
     is_telling: bool = True,
+    is_hinted: bool = False,
 ) -> Workload:
     """``seconds`` of ``shape``.
 
@@ -66,6 +70,8 @@ def workload_of(
         cv: coefficient of variation of the gaps between arrivals; 1: Poisson.
         is_telling: whether the length of a prompt tells anything of that of its answer. Otherwise
             requests swap their prompts.
+        is_hinted: whether each request declares how much it will write, times a lognormal factor
+            with a median of 1.
     """
     arrivals: dict[str, Any] = {"kind": "poisson", "rate_per_s": rate_per_s}
     if cv != 1.0:
@@ -82,6 +88,7 @@ def workload_of(
     prompts = [request.prompt_tokens for request in chosen]
     if not is_telling:
         prompts = [prompts[index] for index in rng.permutation(count)]
+    hints = _hints(chosen, seed) if is_hinted else [0] * count
     tasks = "; ".join(
         f"{task.share:g} of them: {one.description}"
         for task, one in zip(shape.tasks, found, strict=True)
@@ -90,12 +97,27 @@ def workload_of(
         found[0],
         requests=tuple(
             msgspec.structs.replace(
-                request, prompt_tokens=tokens, arrival_s=stretch * request.arrival_s
+                request,
+                prompt_tokens=tokens,
+                arrival_s=stretch * request.arrival_s,
+                expected_tokens=hint,
             )
-            for request, tokens in zip(chosen, prompts, strict=True)
+            for request, tokens, hint in zip(chosen, prompts, hints, strict=True)
         ),
-        description=tasks + ("" if is_telling else "; prompts shuffled among all"),
+        description=tasks
+        + ("" if is_telling else "; prompts shuffled among all")
+        + (f"; each declares its output times exp(N(0, {HINT_SPREAD:g}))" if is_hinted else ""),
     )
+
+
+def _hints(requests: Sequence[WorkRequest], seed: int) -> list[int]:
+    """What each of ``requests`` declares, in tokens, at least 1."""
+    normal = np.random.default_rng([seed, 2]).standard_normal(len(requests))
+    written = np.array([request.output_tokens for request in requests])
+    hints: list[int] = (
+        np.maximum(1, np.rint(written * np.exp(HINT_SPREAD * normal))).astype(int).tolist()
+    )
+    return hints
 
 
 def _mix(shape: Shape, task: Task, arrivals: dict[str, Any]) -> Mix:
@@ -149,11 +171,11 @@ INSTRUCTIONS = Shape(
     ),
     acceptance=0.6,
     limit_tokens=4096,
-    saturation_per_s={16: (6.0, 4.07), 48: (10.3, 8.8)},
+    saturation_per_s={4: (1.88, 1.15), 16: (5.62, 3.94), 48: (10.3, 8.58)},
     warm_up_s=30.0,
-    judged_s=120.0,
+    judged_s=300.0,
     goes_on_s=30.0,
-    drain_s=80.0,
+    drain_s=90.0,
 )
 SYNTHESIS = Shape(
     name="synthesis",
@@ -172,11 +194,11 @@ SYNTHESIS = Shape(
     ),
     acceptance=0.85,
     limit_tokens=2048,
-    saturation_per_s={16: (8.5, 4.96), 48: (13.6, 9.7)},
+    saturation_per_s={16: (8.36, 4.8), 48: (13.7, 9.64)},
     warm_up_s=20.0,
-    judged_s=100.0,
+    judged_s=240.0,
     goes_on_s=20.0,
-    drain_s=60.0,
+    drain_s=70.0,
 )
 REASONING = Shape(
     name="reasoning",
@@ -195,10 +217,10 @@ REASONING = Shape(
     ),
     acceptance=0.7,
     limit_tokens=32768,
-    saturation_per_s={16: (0.53, 0.29), 48: (1.06, 0.67)},
+    saturation_per_s={16: (0.551, 0.312), 48: (1.04, 0.666)},
     warm_up_s=100.0,
-    judged_s=450.0,
+    judged_s=900.0,
     goes_on_s=100.0,
-    drain_s=350.0,
+    drain_s=400.0,
 )
 SHAPES = (INSTRUCTIONS, SYNTHESIS, REASONING)

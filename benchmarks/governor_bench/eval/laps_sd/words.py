@@ -1,0 +1,41 @@
+"""How the document writes figures and places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+Report = dict[str, Any]
+
+
+def place_of(cell: Report) -> str:
+    """A cell in words."""
+    return f"{cell['shape']}, {cell['share']:g}"
+
+
+def latency(figures: Report | None, field: str) -> str:
+    """In seconds; in brackets how many had not ended."""
+    if figures is None:
+        return "-"
+    unfinished = f" ({figures['unfinished']:.0f})" if figures["unfinished"] else ""
+    return f"{figures[field]:.2f}{unfinished}"
+
+
+def listed(places: Iterable[str]) -> str:
+    return "; ".join(places) or "nowhere"
+
+
+def ratio(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.3f}"
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def signed_percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:+.1f} %"
+
+
+def per_hundred(count: float | None) -> str:
+    return "-" if count is None else f"{count:.1f}"
