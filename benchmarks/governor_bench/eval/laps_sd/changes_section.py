@@ -34,27 +34,26 @@ def trade_off(report: Report) -> str:
     rows = [
         (
             cell["shape"],
-            f"{share:g}" + (", the default" if contender == OURS else ""),
+            "the default" if contender == OURS else f"`{contender.name}`",
             *(ratio(_over_fcfs(cell, contender.name, field)) for field in COMPARED),
             per_hundred(value(cell, contender.name)["preemptions"]),
         )
         for cell in cells
-        for share, contender in TRADE_OFF
+        for contender in TRADE_OFF
     ]
-    (least, at_least), (most, at_most) = TRADE_OFF[0], TRADE_OFF[-1]
+    least, most = TRADE_OFF[0], TRADE_OFF[-1]
     changes = [
-        f"{name} from {_average(cells, at_least.name, field)} to "
-        f"{_average(cells, at_most.name, field)}"
+        f"{name} from {_average(cells, least.name, field)} to {_average(cells, most.name, field)}"
         for field, name in COMPARED.items()
     ]
     return (
-        "## Mean latency against the tail\n\n`late_share` of the places go to who is late; load "
-        f"{cells[0]['share']:g}, no hints, over FCFS. From {least:g} to {most:g} it takes "
-        f"{', '.join(changes)} times FCFS's (geometric means over shapes).\n\n"
+        "## Mean latency against the tail\n\n`late_share` of the places go to who will have taken "
+        f"`late` times the mean; load {cells[0]['share']:g}, no hints, over FCFS. From the first "
+        f"to the last line: {', '.join(changes)} times FCFS's (geometric means over shapes).\n\n"
         + table(
             (
                 "shape",
-                "`late_share`",
+                f"`{OURS.policy}` with",
                 *(f"{name} over FCFS" for name in COMPARED.values()),
                 "preemptions per 100",
             ),

@@ -33,7 +33,9 @@ from controller_service.state import StepState
 from governor_bench.eval.laps_sd.setting import DRAFT_TOKENS, Setting
 
 LOF, SRPT = "lof", "srpt"
-SRPT_CONFIG = LapsSdConfig(patience_s=1e6, margin=1.0, most_retractions=1000)
+SRPT_CONFIG = LapsSdConfig(
+    late_share=0.0, patience_s=1e6, caution=0.0, margin=1.0, most_retractions=1000
+)
 """It needs no guard against starvation, nor a margin for what it does not know."""
 
 
@@ -117,6 +119,7 @@ class Srpt:
             remaining_tokens=remaining,
             tokens_per_round=np.ones(len(found)),
             spread=np.zeros(len(found)),
+            tokens_at=lambda _: remaining,
         )
 
     def _remaining(self, request_id: int, prompt: int, limit: int, output: int) -> float:

@@ -59,18 +59,15 @@ WITH_LIMITS = (FIRST_COME, LONGEST, LEAST_ATTAINED, SHORTEST_JOB, OURS, ORACLE)
 BLIND = (FIRST_COME, LEAST_ATTAINED, ORACLE)
 """Who does not look at hints: the oracle knows better."""
 
-DEFAULT_LATE_SHARE = 0.25
-"""``laps_sd``'s own."""
-TRADE_OFF = tuple(
-    (
-        share,
-        OURS
-        if share == DEFAULT_LATE_SHARE
-        else Contender(f"late_share={share:g}", f"{OURS.policy}:late_share={share:g}"),
-    )
-    for share in (0.0, DEFAULT_LATE_SHARE, 0.5, 1.0)
+TRADE_OFF = (
+    Contender("late_share=0", "laps_sd:late_share=0"),
+    OURS,
+    *(
+        Contender(f"late_share={share:g}:late={late:g}", f"laps_sd:late_share={share}:late={late}")
+        for share, late in ((0.5, 2.0), (1.0, 1.0))
+    ),
 )
-"""Shares of the places that go to who is late, and ``laps_sd`` with each."""
+"""From none to all of the places for who is late, and ever sooner."""
 
 SHARES = (0.5, 0.7, 0.8, 0.9, 0.95)
 HINTED_SHARES = SHARES[1:]
@@ -120,7 +117,7 @@ def trade_off(seeds: Sequence[int], *, quick: bool) -> list[Entry]:
     if quick:
         return []
     places = [Place(shape.name, VARIED_SHARE) for shape in SHAPES]
-    contenders = [FIRST_COME, *(contender for _, contender in TRADE_OFF)]
+    contenders = [FIRST_COME, *TRADE_OFF]
     return _entries(places, contenders, seeds, quick=quick)
 
 

@@ -173,7 +173,7 @@ INSTRUCTIONS = Shape(
     limit_tokens=4096,
     saturation_per_s={4: (1.88, 1.15), 16: (5.62, 3.94), 48: (10.3, 8.58)},
     warm_up_s=30.0,
-    judged_s=300.0,
+    judged_s=240.0,
     goes_on_s=30.0,
     drain_s=90.0,
 )
@@ -196,7 +196,7 @@ SYNTHESIS = Shape(
     limit_tokens=2048,
     saturation_per_s={16: (8.36, 4.8), 48: (13.7, 9.64)},
     warm_up_s=20.0,
-    judged_s=240.0,
+    judged_s=180.0,
     goes_on_s=20.0,
     drain_s=70.0,
 )
@@ -219,8 +219,8 @@ REASONING = Shape(
     limit_tokens=32768,
     saturation_per_s={16: (0.551, 0.312), 48: (1.04, 0.666)},
     warm_up_s=100.0,
-    judged_s=900.0,
-    goes_on_s=100.0,
-    drain_s=400.0,
+    judged_s=700.0,
+    goes_on_s=80.0,
+    drain_s=350.0,
 )
 SHAPES = (INSTRUCTIONS, SYNTHESIS, REASONING)
