@@ -7,6 +7,7 @@ import re
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from random import Random
 from typing import Any
 
@@ -23,14 +24,26 @@ def prompt(tokens: int) -> list[int]:
 
 def generate(engine: EmulatedEngine, ids: list[int], tokens: int, **more: Any) -> Any:
     """One answer, or a list of them for ``n`` above 1."""
+    with _post(engine, ids, tokens, **more) as reply:
+        return json.load(reply)
+
+
+def begin(engine: EmulatedEngine, ids: list[int], tokens: int) -> HTTPResponse:
+    """An answer that has begun to stream. Its client leaves when it is closed."""
+    reply = _post(engine, ids, tokens, stream=True)
+    reply.readline()
+    return reply
+
+
+def _post(engine: EmulatedEngine, ids: list[int], tokens: int, **more: Any) -> HTTPResponse:
     sampling = {"temperature": 0, "max_new_tokens": tokens, **more.pop("sampling", {})}
     request = urllib.request.Request(
         f"{engine.url}/generate",
         data=json.dumps({"input_ids": ids, "sampling_params": sampling, **more}).encode(),
         headers={"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=120) as reply:
-        return json.load(reply)
+    reply: HTTPResponse = urllib.request.urlopen(request, timeout=120)
+    return reply
 
 
 def generate_all(

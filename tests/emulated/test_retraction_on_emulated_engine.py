@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cramped_engine import LENGTHS, abort, assert_nothing_leaked, told
-from emulated_requests import generate, metrics, prompt
+from emulated_requests import begin, generate, metrics, prompt
 from governor_bench.servers import EmulatedEngine
 from governor_protos.columns import unpack
 from governor_protos.messages import Decision, EndReason, RowFlag, Snapshot
@@ -128,6 +128,28 @@ def test_a_retracted_request_waits_with_what_it_has_written(
     else:
         assert answer["meta_info"]["num_retractions"] == 1
         assert answer["output_ids"] == continuation(ids, 300)
+    assert_nothing_leaked(cramped)
+
+
+def test_a_client_that_leaves_while_its_request_waits_leaves_nothing_behind(
+    cramped: EmulatedEngine, cramped_folder: Path
+) -> None:
+    retracting, beside = Retracting(58), prompt(40)
+    with listening(cramped_folder, retracting) as heard, ThreadPoolExecutor(1) as pool:
+        heard.wait(lambda it: it.hello is not None, "the engine did not connect")
+        rows = pool.submit(generate, cramped, beside, 900, sampling={"n": 2})
+        time.sleep(0.2)
+        with begin(cramped, prompt(58), 300):
+            heard.wait(lambda _: retracting.waits_with > 0, "it does not wait")
+        heard.wait(
+            lambda it: (
+                (58, EndReason.ABORTED) in {(end.prompt_tokens, end.reason) for end in it.ended}
+            ),
+            "its end was not told",
+        )
+        retracting.hold = False
+        answers = rows.result()
+    assert [item["output_ids"] for item in answers] == [continuation(beside, 900)] * 2
     assert_nothing_leaked(cramped)
 
 
