@@ -50,6 +50,10 @@ class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Steps for which one plan stands; 1 plans every step."""
     session_expiry_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
     max_engines: Annotated[int, Meta(ge=1, le=4096)] = 256
+    peer_frames_per_s: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    """Frames that one engine may send in a second; more are dropped unread."""
+    peer_mb_per_s: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """MiB that one engine may send in a second; more is dropped unread."""
     log_dir: Annotated[str, Meta(max_length=4096)] = ""
     """Folder of the decision log, on a local disk; empty keeps none."""
     log_max_mb: Annotated[int, Meta(ge=8, le=1 << 20)] = 512
