@@ -17,7 +17,7 @@ import zmq
 from controller_service.config import ControllerConfig
 from controller_service.controller import Controller
 from controller_service.endpoint import bind, claimed
-from controller_service.http_server import HttpThread, address_of, listen
+from controller_service.http_server import HttpThread, address_of, listen, token_of
 from controller_service.loop_calls import LoopCalls
 from controller_service.policies.base import Policy
 from controller_service.policies.registry import parse_policy
@@ -48,7 +48,7 @@ def serve(
         read_policy: see :class:`Controller`.
 
     Raises:
-        ValueError: a policy, predictor, endpoint or HTTP address that cannot be used.
+        ValueError: a policy, predictor, endpoint, HTTP address or secret that cannot be used.
     """
     logging.basicConfig(
         level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
@@ -56,6 +56,7 @@ def serve(
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # one ready line is enough
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     calls = LoopCalls()
+    token = token_of(config)
     with (
         kept_log(config) as logbook,
         listen(config) as http_socket,
@@ -66,7 +67,7 @@ def serve(
         controller = Controller(config, logbook, read_policy)
         endpoint = bind(router, config.endpoint)
         server = Server(controller, router, calls)
-        http = HttpThread(server, http_socket)
+        http = HttpThread(server, http_socket, token)
         _stop_on_signals(server)
         if config.exit_with_parent:
             _stop_at_end_of_input(server)

@@ -39,7 +39,10 @@ class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Text = "127.0.0.1:9470"
     """``HOST:PORT`` of health, metrics and the API; port 0 takes a free one."""
     http_allow_remote: bool = False
-    """Allow ``http`` to listen beyond loopback. The API has no authentication."""
+    """Allow ``http`` to listen beyond loopback: health, metrics and status are then open to all."""
+    http_token_file: Annotated[str, Meta(max_length=4096)] = ""
+    """File of the token without which nothing is changed over HTTP; empty: changes are taken from
+    whoever is on loopback, and from nobody if ``http`` listens beyond."""
     http_fallback_any: bool = False
     """Take a free port when the one in ``http`` is taken."""
     exit_with_parent: bool = False

@@ -25,6 +25,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--http", metavar="HOST:PORT", help="Health, metrics, API.  [default: 127.0.0.1:9470]"
 )
 @click.option("--http-allow-remote", is_flag=True, default=None, help="Let --http leave loopback.")
+@click.option("--http-token-file", help="Token without which nothing is changed over HTTP.")
 @click.option(
     "--http-fallback-any", is_flag=True, default=None, help="Take a free port if it is taken."
 )
