@@ -16,6 +16,7 @@ import zmq
 
 from controller_service.config import ControllerConfig
 from controller_service.controller import Controller
+from controller_service.curve import secured
 from controller_service.endpoint import bind, claimed
 from controller_service.http_server import HttpThread, address_of, listen, token_of
 from controller_service.loop_calls import LoopCalls
@@ -60,24 +61,25 @@ def serve(
     with (
         kept_log(config) as logbook,
         listen(config) as http_socket,
-        claimed(config.endpoint),
+        claimed(config),
         zmq.Context() as context,
         make_router(context) as router,
     ):
         controller = Controller(config, logbook, read_policy)
-        endpoint = bind(router, config.endpoint)
-        server = Server(controller, router, calls)
-        http = HttpThread(server, http_socket, token)
-        _stop_on_signals(server)
-        if config.exit_with_parent:
-            _stop_at_end_of_input(server)
-        http.start()
-        announce(
-            f"governor: ready at {endpoint}, http://{address_of(http_socket)}, "
-            f"policy {controller.policy.label}"
-        )
-        server.run()
-        http.stop()
+        with secured(context, router, config, controller.stats):
+            endpoint = bind(router, config.endpoint)
+            server = Server(controller, router, calls)
+            http = HttpThread(server, http_socket, token)
+            _stop_on_signals(server)
+            if config.exit_with_parent:
+                _stop_at_end_of_input(server)
+            http.start()
+            announce(
+                f"governor: ready at {endpoint}, http://{address_of(http_socket)}, "
+                f"policy {controller.policy.label}"
+            )
+            server.run()
+            http.stop()
         controller.models.close()
 
 

@@ -31,7 +31,13 @@ class ConfigError(ValueError):
 
 class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: Text = msgspec.field(default_factory=default_endpoint)
-    """Where engines connect: ``ipc://PATH``, or ``tcp://`` on loopback."""
+    """Where engines connect: ``ipc://PATH``, or ``tcp://ADDRESS:PORT`` with keys."""
+    key_file: Annotated[str, Meta(max_length=4096)] = ""
+    """The controller's secret key, for ``tcp://``; made by ``governor keys``."""
+    engine_keys: Annotated[str, Meta(max_length=4096)] = ""
+    """Folder of the public keys, ``*.key``, of the engines that may connect over ``tcp://``."""
+    allow_plain_tcp: bool = False
+    """Allow ``tcp://`` without keys, on loopback: any user of this machine can then connect."""
     policy: Text = "taper_plus"
     predictor: Text = "corrected-linear"
     model: Annotated[str, Meta(max_length=4096)] = ""

@@ -16,6 +16,11 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command()
 @click.option("--config", type=FILE, help="YAML file with these settings; flags override it.")
 @click.option("--endpoint", help=f"Where engines connect.  [default: {default_endpoint()}]")
+@click.option("--key-file", help="The controller's secret key, for tcp:// (see 'governor keys').")
+@click.option("--engine-keys", metavar="DIR", help="Public keys of engines that may connect.")
+@click.option(
+    "--allow-plain-tcp", is_flag=True, default=None, help="Allow tcp:// in the clear, on loopback."
+)
 @click.option("--policy", help="Such as taper, cap:2, eager, off.  [default: taper_plus]")
 @click.option(
     "--predictor", type=click.Choice(predictor_names()), help="[default: corrected-linear]"

@@ -69,6 +69,11 @@ def _counters(stats: ControllerStats) -> list[Metric]:
             "limit",
             stats.throttled_frames,
         ),
+        CounterMetricFamily(
+            "governor_refused_keys",
+            "Connections refused, as their key is none of an allowed engine.",
+            value=stats.refused_keys,
+        ),
         _counter(
             "governor_engine_outcomes",
             "What engines say became of decisions, by step.",
