@@ -16,8 +16,9 @@ import zmq
 
 from controller_service.config import ControllerConfig
 from controller_service.controller import Controller
+from controller_service.curve import secured
 from controller_service.endpoint import bind, claimed
-from controller_service.http_server import HttpThread, address_of, listen
+from controller_service.http_server import HttpThread, address_of, listen, token_of
 from controller_service.loop_calls import LoopCalls
 from controller_service.policies.base import Policy
 from controller_service.policies.registry import parse_policy
@@ -48,7 +49,7 @@ def serve(
         read_policy: see :class:`Controller`.
 
     Raises:
-        ValueError: a policy, predictor, endpoint or HTTP address that cannot be used.
+        ValueError: a policy, predictor, endpoint, HTTP address or secret that cannot be used.
     """
     logging.basicConfig(
         level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
@@ -56,27 +57,29 @@ def serve(
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # one ready line is enough
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     calls = LoopCalls()
+    token = token_of(config)
     with (
         kept_log(config) as logbook,
         listen(config) as http_socket,
-        claimed(config.endpoint),
+        claimed(config),
         zmq.Context() as context,
         make_router(context) as router,
     ):
         controller = Controller(config, logbook, read_policy)
-        endpoint = bind(router, config.endpoint)
-        server = Server(controller, router, calls)
-        http = HttpThread(server, http_socket)
-        _stop_on_signals(server)
-        if config.exit_with_parent:
-            _stop_at_end_of_input(server)
-        http.start()
-        announce(
-            f"governor: ready at {endpoint}, http://{address_of(http_socket)}, "
-            f"policy {controller.policy.label}"
-        )
-        server.run()
-        http.stop()
+        with secured(context, router, config, controller.stats):
+            endpoint = bind(router, config.endpoint)
+            server = Server(controller, router, calls)
+            http = HttpThread(server, http_socket, token)
+            _stop_on_signals(server)
+            if config.exit_with_parent:
+                _stop_at_end_of_input(server)
+            http.start()
+            announce(
+                f"governor: ready at {endpoint}, http://{address_of(http_socket)}, "
+                f"policy {controller.policy.label}"
+            )
+            server.run()
+            http.stop()
         controller.models.close()
 
 

@@ -16,6 +16,7 @@ ENTRY_POINTS = "governor.commands"
 
 BUILT_IN = {
     "serve": ("controller_service.commands.serve:serve", "Run the controller."),
+    "keys": ("controller_service.commands.keys:keys", "Make keys for connections over tcp://."),
     "policy": ("controller_service.commands.policy:policy", "Show, list or switch the policy."),
     "log": ("controller_service.commands.log:log", "Show, sum up, export the decision log."),
     "model": (

@@ -31,7 +31,13 @@ class ConfigError(ValueError):
 
 class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: Text = msgspec.field(default_factory=default_endpoint)
-    """Where engines connect: ``ipc://PATH``, or ``tcp://`` on loopback."""
+    """Where engines connect: ``ipc://PATH``, or ``tcp://ADDRESS:PORT`` with keys."""
+    key_file: Annotated[str, Meta(max_length=4096)] = ""
+    """The controller's secret key, for ``tcp://``; made by ``governor keys``."""
+    engine_keys: Annotated[str, Meta(max_length=4096)] = ""
+    """Folder of the public keys, ``*.key``, of the engines that may connect over ``tcp://``."""
+    allow_plain_tcp: bool = False
+    """Allow ``tcp://`` without keys, on loopback: any user of this machine can then connect."""
     policy: Text = "taper_plus"
     predictor: Text = "corrected-linear"
     model: Annotated[str, Meta(max_length=4096)] = ""
@@ -39,7 +45,10 @@ class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Text = "127.0.0.1:9470"
     """``HOST:PORT`` of health, metrics and the API; port 0 takes a free one."""
     http_allow_remote: bool = False
-    """Allow ``http`` to listen beyond loopback. The API has no authentication."""
+    """Allow ``http`` to listen beyond loopback: health, metrics and status are then open to all."""
+    http_token_file: Annotated[str, Meta(max_length=4096)] = ""
+    """File of the token without which nothing is changed over HTTP; empty: changes are taken from
+    whoever is on loopback, and from nobody if ``http`` listens beyond."""
     http_fallback_any: bool = False
     """Take a free port when the one in ``http`` is taken."""
     exit_with_parent: bool = False
@@ -50,6 +59,10 @@ class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Steps for which one plan stands; 1 plans every step."""
     session_expiry_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
     max_engines: Annotated[int, Meta(ge=1, le=4096)] = 256
+    peer_frames_per_s: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    """Frames that one engine may send in a second; more are dropped unread."""
+    peer_mb_per_s: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """MiB that one engine may send in a second; more is dropped unread."""
     log_dir: Annotated[str, Meta(max_length=4096)] = ""
     """Folder of the decision log, on a local disk; empty keeps none."""
     log_max_mb: Annotated[int, Meta(ge=8, le=1 << 20)] = 512

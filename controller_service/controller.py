@@ -17,6 +17,7 @@ from controller_service.columns import BadColumn
 from controller_service.config import ControllerConfig
 from controller_service.models.desk import ModelDesk
 from controller_service.observe.stats import ControllerStats
+from controller_service.peer_limits import Limit
 from controller_service.policies.base import Policy, PolicyFailed
 from controller_service.policies.registry import parse_policy
 from controller_service.session import EngineSession
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REFUSALS_PER_S = 10.0
+EXCESS_WARNINGS_PER_S = 1.0
 
 
 class Controller:
@@ -63,6 +65,7 @@ class Controller:
         self.sessions = Sessions(config.max_engines, config.session_expiry_s)
         self.stats = ControllerStats()
         self._bad_frame_replies = Throttle(REFUSALS_PER_S)
+        self._excess_warnings = Throttle(EXCESS_WARNINGS_PER_S)
         self._policy_fails = False
         # Fail, and load what predictor and model need, before the first engine.
         self.models = ModelDesk(config.predictor)
@@ -90,6 +93,14 @@ class Controller:
         if not self._bad_frame_replies.allows(now_s):
             return None
         return _refusal("invalid_message", str(error))
+
+    def note_excess(self, identity: bytes, limit: Limit, now_s: float) -> None:
+        """Count a message that was dropped unread, and say so at most once a second."""
+        self.stats.throttled_frames[limit] += 1
+        if self._excess_warnings.allows(now_s):
+            setting = {"frames": "peer_frames_per_s", "bytes": "peer_mb_per_s"}[limit]
+            most = getattr(self.config, setting)
+            logger.warning("peer %.64r sends more than %s = %d: dropped", identity, setting, most)
 
     def answer(self, identity: bytes, message: ToController, now_s: float) -> bytes | None:
         """The reply to ``message``; ``None`` when there is nothing to say."""

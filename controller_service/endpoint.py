@@ -17,6 +17,8 @@ from typing import TextIO
 
 import zmq
 
+from controller_service.config import ControllerConfig
+
 MAX_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux."""
 
@@ -26,21 +28,25 @@ class EndpointError(ValueError):
 
 
 @contextmanager
-def claimed(endpoint: str) -> Iterator[None]:
-    """Own ``endpoint`` for as long as the block runs; the socket must be closed inside it.
+def claimed(config: ControllerConfig) -> Iterator[None]:
+    """Own the endpoint for as long as the block runs; the socket must be closed inside it.
 
     Raises:
-        EndpointError: not a supported endpoint, in use, or in an unsafe place.
+        EndpointError: not a supported endpoint, in use, in an unsafe place, or without the keys
+            that it needs.
     """
+    endpoint = config.endpoint
+    _check_keys_are_of_use(config)
     scheme, _, address = endpoint.partition("://")
     if scheme == "ipc":
         with _owned_socket_file(address):
             yield
     elif scheme == "tcp":
-        _check_loopback(address)
+        if not config.key_file:
+            _check_may_be_plain(address, allowed=config.allow_plain_tcp)
         yield
     else:
-        raise EndpointError(f"{endpoint}: use ipc://PATH, or tcp://127.0.0.1:PORT")
+        raise EndpointError(f"{endpoint}: use ipc://PATH, or tcp://ADDRESS:PORT with keys")
 
 
 def bind(router: zmq.Socket[bytes], endpoint: str) -> str:
@@ -117,13 +123,28 @@ def _open_lock(path: Path) -> TextIO:
         raise EndpointError(f"{path}: cannot be opened: {error.strerror}") from error
 
 
-def _check_loopback(address: str) -> None:
-    host = address.rpartition(":")[0].strip("[]")
-    if not is_loopback(host):
+def _check_keys_are_of_use(config: ControllerConfig) -> None:
+    if bool(config.key_file) != bool(config.engine_keys):
+        missing = "engine_keys" if config.key_file else "key_file"
         raise EndpointError(
-            f"tcp://{address}: only loopback is allowed, as the socket is not authenticated; "
-            "use tcp://127.0.0.1:PORT or ipc://PATH, and run one controller on each host"
+            f"{missing}: key_file and engine_keys go together; 'governor keys FOLDER' makes both"
         )
+    if config.key_file and not config.endpoint.startswith("tcp://"):
+        raise EndpointError(
+            f"key_file: {config.endpoint} is guarded by its file's mode and takes no keys; leave "
+            "out key_file and engine_keys, or use tcp://ADDRESS:PORT"
+        )
+
+
+def _check_may_be_plain(address: str, *, allowed: bool) -> None:
+    host = address.rpartition(":")[0].strip("[]")
+    if is_loopback(host) and allowed:
+        return
+    but = "; on loopback allow_plain_tcp allows it in the clear" if is_loopback(host) else ""
+    raise EndpointError(
+        f"tcp://{address}: needs key_file and engine_keys ('governor keys FOLDER' makes them), "
+        f"or use ipc://PATH{but}"
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -18,7 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from controller_service.http_gate import Gate
 from controller_service.http_models import BadBody, ModelApi, NotPromoted
+from controller_service.http_refused import Refused
 from controller_service.observe.metrics import controller_metrics, make_registry
 from controller_service.observe.status import controller_status, recent_steps
 from controller_service.records import STEPS_KEPT
@@ -37,21 +39,14 @@ class PolicyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: str
 
 
-class Refused(Exception):
-    """A request that cannot be served: the status, the field at fault and what to do."""
-
-    def __init__(self, status: int, field: str, message: str, reason: str = "") -> None:
-        super().__init__(message)
-        self.status, self.field, self.reason = status, field, reason
-
-
-def make_app(server: Server, allowed_hosts: list[str]) -> Starlette:
+def make_app(server: Server, allowed_hosts: list[str], gate: Gate) -> Starlette:
     """
     Args:
         allowed_hosts: values of the Host header that are served, so that no web page can reach a
             loopback API under a name of its own; ``["*"]`` serves all.
+        gate: asked before anything is changed.
     """
-    api = HttpApi(server)
+    api = HttpApi(server, gate)
     routes = [
         Route("/healthz", api.healthz),
         Route("/readyz", api.readyz),
@@ -70,8 +65,9 @@ def make_app(server: Server, allowed_hosts: list[str]) -> Starlette:
 class HttpApi:
     """The handlers. Plain functions run in a thread pool, so waiting for the loop blocks no one."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, gate: Gate) -> None:
         self._server = server
+        self._gate = gate
         self._models = ModelApi(server.controller, self._on_loop)
         self._registry = make_registry(
             lambda: self._on_loop(lambda: controller_metrics(server.controller))
@@ -105,7 +101,7 @@ class HttpApi:
         return _json({"steps": steps})
 
     async def set_policy(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await self._body_of_a_change(request)
         return await run_in_threadpool(self._switch, body)
 
     def _switch(self, body: bytes) -> Response:
@@ -132,13 +128,17 @@ class HttpApi:
     async def _ask_models(
         self, request: Request, ask: Callable[[bytes], dict[str, Any]]
     ) -> Response:
-        body = await _body(request)
+        body = await self._body_of_a_change(request)
         try:
             return _json(await run_in_threadpool(ask, body))
         except BadBody as error:
             raise Refused(400, "body", str(error)) from error
         except NotPromoted as error:
             raise Refused(error.status, error.field, str(error), error.reason) from error
+
+    async def _body_of_a_change(self, request: Request) -> bytes:
+        self._gate.check(request.headers.get("authorization", ""))
+        return await _body(request)
 
     def _on_loop(self, function: Callable[[], T]) -> T:
         future = self._server.calls.submit(function)
@@ -174,4 +174,7 @@ def _refused(request: Request, error: Exception) -> Response:
     problem = {"field": field, "message": str(error)}
     if isinstance(error, Refused) and error.reason:
         problem["reason"] = error.reason
-    return _json({"error": problem}, status)
+    answer = _json({"error": problem}, status)
+    if status == 401:
+        answer.headers["www-authenticate"] = "Bearer"
+    return answer

@@ -6,12 +6,14 @@ import errno
 import logging
 import socket
 import threading
+from pathlib import Path
 
 import uvicorn
 
 from controller_service.config import ControllerConfig
 from controller_service.endpoint import is_loopback
 from controller_service.http_api import make_app
+from controller_service.http_gate import Gate, read_token
 from controller_service.server import Server
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ def listen(config: ControllerConfig) -> socket.socket:
     host, port = _split(config.http)
     if not is_loopback(host) and not config.http_allow_remote:
         raise HttpAddressError(
-            f"--http {config.http}: not a loopback address, and the API has no authentication; "
+            f"--http {config.http}: not a loopback address, and what the API tells is open to all; "
             "use 127.0.0.1, or add --http-allow-remote behind a network policy"
         )
     try:
@@ -52,6 +54,15 @@ def listen(config: ControllerConfig) -> socket.socket:
     return _listen(host, 0)
 
 
+def token_of(config: ControllerConfig) -> bytes:
+    """The token that changes need; empty if none is configured.
+
+    Raises:
+        SecretFileError: its file cannot be used.
+    """
+    return read_token(Path(config.http_token_file)) if config.http_token_file else b""
+
+
 def address_of(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -60,12 +71,18 @@ def address_of(sock: socket.socket) -> str:
 class HttpThread:
     """Serves the API of ``server`` on ``sock`` in a thread of its own."""
 
-    def __init__(self, server: Server, sock: socket.socket) -> None:
-        hosts = LOCAL_HOSTS if is_loopback(sock.getsockname()[0]) else ["*"]
+    def __init__(self, server: Server, sock: socket.socket, token: bytes) -> None:
+        """
+        Args:
+            token: what changes need; empty: see :class:`Gate`.
+        """
+        loopback = is_loopback(sock.getsockname()[0])
+        hosts = LOCAL_HOSTS if loopback else ["*"]
+        gate = Gate(token, loopback=loopback)
         self._sock = sock
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
-                make_app(server, hosts),
+                make_app(server, hosts, gate),
                 loop="asyncio",
                 http="h11",
                 ws="none",

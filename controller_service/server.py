@@ -16,6 +16,7 @@ from governor_protos.messages import Goodbye, Snapshot
 from controller_service.controller import Controller
 from controller_service.garbage import Garbage
 from controller_service.loop_calls import LoopCalls
+from controller_service.peer_limits import STRANGERS_PER_ENGINE, PeerLimits
 
 TICK_MS = 500
 FRAMES_PER_TURN = 64
@@ -48,6 +49,12 @@ class Server:
         self._router = router
         self._stopping = False
         self._garbage = Garbage()
+        config = controller.config
+        self._limits = PeerLimits(
+            config.peer_frames_per_s,
+            config.peer_mb_per_s << 20,
+            STRANGERS_PER_ENGINE * config.max_engines,
+        )
         self._next_expiry_s = 0.0
 
     def stop(self) -> None:
@@ -91,6 +98,10 @@ class Server:
     def _take(self, parts: list[bytes], newest: dict[bytes, tuple[Snapshot, float]]) -> None:
         received_s = time.monotonic()
         controller, identity = self.controller, parts[0]
+        size = sum(map(len, parts[1:]))
+        if (limit := self._limits.exceeded(identity, size, received_s)) is not None:
+            controller.note_excess(identity, limit, received_s)
+            return
         try:
             if len(parts) != 2:
                 raise BadFrame(f"a message is one frame, this one has {len(parts) - 1}")

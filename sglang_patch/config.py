@@ -18,10 +18,12 @@ import yaml
 from msgspec import Meta
 
 from sglang_patch.errors import ConfigurationError
+from sglang_patch.keys import Keys, read_keys
 
 PREFIX = "GOVERNOR_"
 FLAG = "--governor-endpoint"
 EMBEDDED = "embedded"
+LOOPBACK = ("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:")
 MAX_FILE_BYTES = 64 * 1024
 
 _Name = Annotated[str, Meta(max_length=200)]
@@ -32,7 +34,13 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How this engine is governed."""
 
     endpoint: Annotated[str, Meta(max_length=512)] = ""
-    """Controller socket: ``ipc://PATH``, ``tcp://127.0.0.1:PORT``, or ``embedded``."""
+    """Controller socket: ``ipc://PATH``, ``tcp://HOST:PORT`` with keys, or ``embedded``."""
+    key_file: Annotated[str, Meta(max_length=4096)] = ""
+    """This engine's secret key, for ``tcp://``; made by ``governor keys``."""
+    controller_key_file: Annotated[str, Meta(max_length=4096)] = ""
+    """The controller's public key, for ``tcp://``: an engine talks to no other."""
+    allow_plain_tcp: bool = False
+    """Allow ``tcp://`` without keys, on loopback: whoever listens at the port is believed."""
     engine_id: _Name = ""
     """Name towards the controller; default: host name and process id of its launcher."""
     default_tpot_slo_ms: _Milliseconds = 50.0
@@ -99,8 +107,19 @@ def load(
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"Governor configuration: {error}") from error
     if config.active:
-        _check_endpoint(config.endpoint)
+        _check_endpoint(config)
     return config
+
+
+def keys_of(config: EngineConfig) -> Keys | None:
+    """The keys of its connection; ``None`` if it needs none.
+
+    Raises:
+        ConfigurationError: they cannot be used.
+    """
+    if not config.key_file:
+        return None
+    return read_keys(Path(config.key_file), Path(config.controller_key_file))
 
 
 def _refuse_typos(environ: Mapping[str, str]) -> None:
@@ -150,17 +169,42 @@ def _read_file(path: Path) -> dict[str, Any]:
     return data
 
 
-def _check_endpoint(endpoint: str) -> None:
-    if endpoint == EMBEDDED or endpoint.startswith("ipc:///"):
-        return
-    if endpoint.startswith(("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:")):
-        return
+def _check_endpoint(config: EngineConfig) -> None:
+    endpoint = config.endpoint
     if endpoint.startswith("tcp://"):
+        _check_tcp(config)
+    elif endpoint == EMBEDDED or endpoint.startswith("ipc:///"):
+        if config.key_file or config.controller_key_file:
+            raise ConfigurationError(
+                f"GOVERNOR_KEY_FILE, GOVERNOR_CONTROLLER_KEY_FILE: keys are for tcp://; leave them "
+                f"out, as {endpoint} is guarded by its file's mode"
+            )
+    else:
         raise ConfigurationError(
-            f"GOVERNOR_ENDPOINT: {endpoint!r} would carry batch data in the clear between hosts; "
-            "run a controller beside the engine (ipc:// or tcp://127.0.0.1:PORT)"
+            f"GOVERNOR_ENDPOINT: {endpoint!r} is not an endpoint; "
+            f"use ipc:///absolute/path, tcp://HOST:PORT with keys, or {EMBEDDED!r}"
         )
+
+
+def _check_tcp(config: EngineConfig) -> None:
+    """
+    Raises:
+        ConfigurationError: no keys where they are needed, or keys that cannot be used.
+    """
+    if config.key_file and config.controller_key_file:
+        keys_of(config)  # such as cannot be used end the start here, not in the scheduler
+        return
+    if config.key_file or config.controller_key_file:
+        missing = "CONTROLLER_KEY_FILE" if config.key_file else "KEY_FILE"
+        raise ConfigurationError(
+            f"GOVERNOR_{missing}: GOVERNOR_KEY_FILE and GOVERNOR_CONTROLLER_KEY_FILE go together; "
+            "'governor keys FOLDER' makes both"
+        )
+    loopback = config.endpoint.startswith(LOOPBACK)
+    if loopback and config.allow_plain_tcp:
+        return
+    but = "; on loopback GOVERNOR_ALLOW_PLAIN_TCP=1 allows it in the clear" if loopback else ""
     raise ConfigurationError(
-        f"GOVERNOR_ENDPOINT: {endpoint!r} is not an endpoint; "
-        f"use ipc:///absolute/path, tcp://127.0.0.1:PORT or {EMBEDDED!r}"
+        f"GOVERNOR_ENDPOINT: {config.endpoint!r} needs GOVERNOR_KEY_FILE and "
+        f"GOVERNOR_CONTROLLER_KEY_FILE ('governor keys FOLDER' makes them), or use ipc://{but}"
     )

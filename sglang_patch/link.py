@@ -14,6 +14,7 @@ from governor_protos.version import describe
 
 from sglang_patch.breaker import BreakerState, CircuitBreaker
 from sglang_patch.fallback import FallReason
+from sglang_patch.keys import Keys
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ KEEP_ALIVE_S = 5.0
 restarted meanwhile is found before the next request, not by it."""
 POLL_PAUSE_S = 5e-5
 REFUSED_RETRY_S = 10.0
+RENEW_S = 10.0
+"""How long a connection with keys may fail to come about before it is made anew."""
 
 
 class LinkState(Enum):
@@ -41,24 +44,21 @@ class ControllerLink:
         endpoint: ZeroMQ address of the controller.
         hello: how this engine introduces itself; sent again whenever the controller forgot it.
         breaker: decides when to stop asking.
+        keys: for an encrypted connection; ``None``: in the clear.
     """
 
-    def __init__(self, endpoint: str, hello: Hello, breaker: CircuitBreaker) -> None:
+    def __init__(
+        self, endpoint: str, hello: Hello, breaker: CircuitBreaker, keys: Keys | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._hello = encode(hello)
         self._breaker = breaker
         self._context = zmq.Context(io_threads=1)
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.ROUTING_ID, hello.engine_id.encode()[:255])
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, HWM)
-        self._socket.setsockopt(zmq.RCVHWM, 4 * HWM)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-        # Queue nothing for a controller that is not there: an old snapshot is worth nothing.
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
-        self._socket.connect(endpoint)
+        self._identity = hello.engine_id.encode()[:255]
+        self._keys = keys
+        self._socket = self._connected()
+        self._renew_s = 0.0
+        self._told_of_keys = False
         self._next_hello_s = 0.0
         self._unanswered = False
         self._garbage = False
@@ -150,6 +150,39 @@ class ControllerLink:
         self._socket.close(linger=50)
         self._context.term()
 
+    def _connected(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.ROUTING_ID, self._identity)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, HWM)
+        socket.setsockopt(zmq.RCVHWM, 4 * HWM)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        # Queue nothing for a controller that is not there: an old snapshot is worth nothing.
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        if (keys := self._keys) is not None:
+            socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, zmq.curve_public(keys.secret))
+            socket.setsockopt(zmq.CURVE_SERVERKEY, keys.controller_public)
+        socket.connect(self._endpoint)
+        return socket
+
+    def _renew(self, now_s: float) -> None:
+        """Connect anew: ZeroMQ gives up for good on a peer whose key, or ours, was refused."""
+        if self._renew_s:
+            if not self._told_of_keys:
+                logger.warning(
+                    "Governor: no controller at %s, or its key or this engine's is refused "
+                    "(GOVERNOR_CONTROLLER_KEY_FILE, GOVERNOR_KEY_FILE, the controller's "
+                    "engine_keys); running as stock",
+                    self._endpoint,
+                )
+            self._told_of_keys = True
+            self._socket.close(linger=0)
+            self._socket = self._connected()
+        self._renew_s = now_s + RENEW_S
+
     def _introduce_anew(self, now_s: float) -> None:
         if self.state is LinkState.READY:
             self.state = LinkState.INTRODUCING
@@ -160,7 +193,11 @@ class ControllerLink:
     def _introduce(self, now_s: float) -> None:
         retry = REFUSED_RETRY_S if self.state is LinkState.REFUSED else HELLO_INTERVAL_S
         self._next_hello_s = now_s + retry
-        self._send(self._hello)
+        if self._send(self._hello):
+            self._renew_s = 0.0
+            self._told_of_keys = False
+        elif self._keys is not None and now_s >= self._renew_s:
+            self._renew(now_s)
 
     def _send(self, frame: bytes) -> bool:
         try:

@@ -40,6 +40,8 @@ from governor_bench.servers import Controller
 BLOCK = 50
 WARM_UP = 200
 REPLY_TIMEOUT_MS = 5000
+BACK_TO_BACK = ("--peer-frames-per-s", "1000000", "--peer-mb-per-s", "4096")
+"""No engine asks as fast as this does, and the controller would drop what is over its limits."""
 DRAFT_LENGTHS = list(range(11))
 WAITING = 64
 """Requests in the queue, under a policy that decides about prefill or about the order."""
@@ -78,7 +80,9 @@ def measure(
     """
     with (
         workspace() as folder,
-        Controller(folder, policy=policy, predictor=predictor) as controller,
+        Controller(
+            folder, policy=policy, predictor=predictor, arguments=BACK_TO_BACK
+        ) as controller,
     ):
         controller.wait_ready()
         echo_endpoint = f"ipc://{folder}/echo.sock"

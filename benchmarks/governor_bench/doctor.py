@@ -15,7 +15,10 @@ from rich.progress import Progress
 from governor_bench.processes import StartFailed, get_json
 
 HOOK_PROBE = """
-import json
+import json, os
+from sglang_patch import config
+if not config.load().active:
+    os.environ["GOVERNOR_ENDPOINT"] = "ipc:///nonexistent/doctor.sock"
 from sglang.srt.plugins import load_plugins
 load_plugins()
 from sglang_patch.seams import catalogue, hooks
@@ -77,12 +80,9 @@ def _names() -> Check:
 
 
 def _hooks() -> Check:
-    """In a process of its own, as the launcher would load them."""
-    import os
-
+    """In a process of its own, as the launcher would load them; it connects to nobody."""
     probe = subprocess.run(
         [sys.executable, "-c", HOOK_PROBE],
-        env={**os.environ, "GOVERNOR_ENDPOINT": "ipc:///nonexistent/doctor.sock"},
         capture_output=True,
         text=True,
         timeout=300,

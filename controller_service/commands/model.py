@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from controller_service.commands.client import call, controller_option
+from controller_service.commands.client import call, controller_option, token_option
 
 PATIENCE_S = 60.0
 """Loading and comparing a model takes seconds on a busy machine."""
@@ -36,7 +36,10 @@ def show(controller: str) -> None:
 @engine_option
 @click.option("--force", is_flag=True, help="Even if it is no better, or was rolled back.")
 @controller_option
-def promote(folder: Path, engine: str, force: bool, controller: str) -> None:
+@token_option
+def promote(
+    folder: Path, engine: str, force: bool, controller: str, token_file: Path | None
+) -> None:
     """Have the controller predict by the model in FOLDER, if it is better than what does now.
 
     FOLDER, as 'governor fit' writes it, is read by the controller, on its machine.
@@ -45,6 +48,7 @@ def promote(folder: Path, engine: str, force: bool, controller: str) -> None:
         controller,
         "/v1/model",
         {"path": str(folder.absolute()), "engine": engine, "force": force},
+        token_file=token_file,
         timeout_s=PATIENCE_S,
     )
     click.echo(f"{answer['family']} model {answer['model']}")
@@ -57,9 +61,16 @@ def promote(folder: Path, engine: str, force: bool, controller: str) -> None:
 @model.command()
 @engine_option
 @controller_option
-def rollback(engine: str, controller: str) -> None:
+@token_option
+def rollback(engine: str, controller: str, token_file: Path | None) -> None:
     """Go back to what predicted before."""
-    answer = call(controller, "/v1/model/rollback", {"engine": engine}, method="POST")
+    answer = call(
+        controller,
+        "/v1/model/rollback",
+        {"engine": engine},
+        method="POST",
+        token_file=token_file,
+    )
     for result in answer["engines"]:
         click.echo(
             f"{result['engine']}: predicts by {result['predicts_by']} (was {result['model']})"

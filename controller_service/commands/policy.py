@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from controller_service.commands.client import call, controller_option
+from controller_service.commands.client import call, controller_option, token_option
 
 
 @click.group()
@@ -15,9 +17,10 @@ def policy() -> None:
 @policy.command("set")
 @click.argument("name")
 @controller_option
-def set_policy(name: str, controller: str) -> None:
+@token_option
+def set_policy(name: str, controller: str, token_file: Path | None) -> None:
     """Switch to policy NAME, such as taper or cap:2, from the next step on."""
-    answer = call(controller, "/v1/policy", {"policy": name})
+    answer = call(controller, "/v1/policy", {"policy": name}, token_file=token_file)
     click.echo(f"policy: {answer['policy']} (was {answer['previous']})")
 
 

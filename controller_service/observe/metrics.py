@@ -64,6 +64,17 @@ def _counters(stats: ControllerStats) -> list[Metric]:
             "governor_bad_frames", "Frames that broke the contract.", "reason", stats.bad_frames
         ),
         _counter(
+            "governor_throttled_frames",
+            "Messages dropped unread, as their sender sent more than it may.",
+            "limit",
+            stats.throttled_frames,
+        ),
+        CounterMetricFamily(
+            "governor_refused_keys",
+            "Connections refused, as their key is none of an allowed engine.",
+            value=stats.refused_keys,
+        ),
+        _counter(
             "governor_engine_outcomes",
             "What engines say became of decisions, by step.",
             "outcome",

@@ -50,6 +50,10 @@ class ControllerStats:
         self.decisions: Counter[str] = Counter()
         """By the policy's name without its settings, so that there are only a few."""
         self.bad_frames: Counter[str] = Counter()
+        self.throttled_frames: Counter[str] = Counter({"frames": 0, "bytes": 0})
+        """Messages dropped unread, by the limit of their sender that they broke."""
+        self.refused_keys = 0
+        """Connections refused for their key; counted by the authenticator's thread alone."""
         self.outcomes = OutcomeCounts()
         self.turnaround_s = Histogram(TURNAROUND_BOUNDS_S)
         self.superseded = 0

@@ -43,7 +43,7 @@ def after_add_cli_args(returned: Any, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         config.FLAG,
         metavar="ENDPOINT",
-        help="Governor: controller socket (ipc:///path, tcp://127.0.0.1:port or 'embedded')",
+        help="Governor: controller socket (ipc:///path, tcp://host:port with keys, or 'embedded')",
     )
 
 
@@ -102,7 +102,8 @@ def _connect(scheduler: Scheduler, settings: EngineConfig) -> ControllerLink:
     if not endpoint:
         raise ConfigurationError("GOVERNOR_ENDPOINT=embedded: no controller was started with it")
     breaker = CircuitBreaker(settings.breaker_misses, settings.breaker_probe_ms / 1e3)
-    link = ControllerLink(endpoint, _hello(scheduler, settings), breaker)
+    keys = config.keys_of(settings)
+    link = ControllerLink(endpoint, _hello(scheduler, settings), breaker, keys)
     logger.info("Governor %s: governed through %s", __version__, endpoint)
     return link
 

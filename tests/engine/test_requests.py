@@ -93,6 +93,22 @@ def test_samples_of_one_request_form_a_group_of_their_own() -> None:
     assert not one.trunk
 
 
+@given(st.text(min_size=1, max_size=128), st.text(min_size=1), st.text(min_size=1))
+def test_no_name_of_a_group_reaches_the_samples_of_another_request(
+    name: str, request_id: str, own_id: str
+) -> None:
+    samples = terms(validated(None, n=2, request_id=request_id))
+    for guess in (name, f"n:{request_id}"[:128], request_id[:128]):
+        mine = terms(validated({"branch_group": guess}, n=1, request_id=own_id))
+        assert mine.group != samples.group
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_the_scoped_name_cannot_be_set_by_a_client(suffix: str, value: str) -> None:
+    with pytest.raises(RequestFieldError, match="reserved"):
+        validated({f"_governor{suffix}": value}, n=1, request_id="r")
+
+
 def test_a_tagged_group_cannot_be_combined_with_samples() -> None:
     with pytest.raises(RequestFieldError, match="n > 1"):
         validated({"branch_group": "a"}, n=2, request_id="r")

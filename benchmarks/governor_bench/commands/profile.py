@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from controller_service.commands.client import DEFAULT_CONTROLLER
+from controller_service.commands.client import DEFAULT_CONTROLLER, token_in, token_option
 
 if TYPE_CHECKING:
     from governor_bench.profiling.engine import EngineFacts
@@ -51,6 +51,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     metavar="URL",
     help="HTTP address of the controller that governs it.",
 )
+@token_option
 @click.option("--engine", default="", help="The engine's id, if the controller serves several.")
 @click.option(
     "-o",
@@ -89,6 +90,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def profile(
     url: str,
     controller: str,
+    token_file: Path | None,
     engine: str,
     output: Path,
     samples: Path | None,
@@ -127,7 +129,9 @@ def profile(
         raise click.BadParameter(f"{samples_path}: must end in .npz", param_hint="--samples")
     console = Console(stderr=True)
     try:
-        api = ControllerApi(controller.rstrip("/"))
+        api = ControllerApi(
+            controller.rstrip("/"), "" if token_file is None else token_in(token_file)
+        )
         facts = api.engine(engine)
         limits = facts.limits(max_rows, max_context)
         notes = PointsFile(Path(f"{output}.points.jsonl"), facts.key, fresh=not resume)

@@ -147,10 +147,12 @@ class ControllerApi:
 
     Args:
         url: base URL.
+        token: what the controller asks for before its policy is switched, if it does.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str = "") -> None:
         self.url = url
+        self._token = token
 
     def engine(self, engine_id: str) -> EngineFacts:
         """The engine of that name; without a name the only one.
@@ -191,13 +193,13 @@ class ControllerApi:
         return str(self._status().get("policy", ""))
 
     def set_policy(self, policy: str) -> None:
-        _ask(f"{self.url}/v1/policy", {"policy": policy})
+        _ask(f"{self.url}/v1/policy", {"policy": policy}, self._token)
 
     def _status(self) -> dict[str, Any]:
         return _ask(f"{self.url}/v1/status")
 
 
-def _ask(url: str, body: Any = None) -> dict[str, Any]:
+def _ask(url: str, body: Any = None, token: str = "") -> dict[str, Any]:
     """GET a JSON object, or PUT one.
 
     Raises:
@@ -209,6 +211,8 @@ def _ask(url: str, body: Any = None) -> dict[str, Any]:
         method="GET" if body is None else "PUT",
         headers={"content-type": "application/json"},
     )
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - as above
             data = reply.read(MAX_ANSWER_BYTES)
