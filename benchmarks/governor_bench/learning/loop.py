@@ -101,9 +101,9 @@ def _loop(folder: Path, controller: Controller, learn_s: float, on_stage: Stage)
     error_after = _error(controller)
     on_stage("forcing a bad model in, and waiting for the controller to take it out")
     bad = folder / "bad"
-    _fit_bad(folder, bad)
-    promote(controller.url, bad, force=True)
-    rolled_back_s = _wait_for(controller, fitted["model_id"])
+    bad_id = _fit_bad(folder, bad)
+    status, _ = promote(controller.url, bad, force=True)
+    rolled_back_s = _wait_until_gone(controller, bad_id) if status == 200 else None
     return {
         "logged_samples": fitted["data"]["offered"],
         "fitted_ends": fitted["data"]["ends"],
@@ -128,23 +128,27 @@ def _offer_damaged(folder: Path, model: Path, name: str, controller: Controller)
     return "" if status == 200 else f"{status}: {reply['error']['message']}"
 
 
-def _fit_bad(folder: Path, model: Path) -> None:
+def _fit_bad(folder: Path, model: Path) -> str:
     """A sound model of a machine that does not exist: the more rows, the further off, so that no
-    common factor puts it right."""
+    common factor puts it right. Returns its id."""
     origins, parts = zip(*read_samples([str(folder / "log")]), strict=True)
     steps = Samples.join(parts)
     wrong_s = steps.latency_s * (1.0 + steps.rows % 7)
     source = folder / "bad.npz"
     wrong = msgspec.structs.replace(steps, latency_s=wrong_s)
     write_samples(source, wrong, Provenance(origins[0].engine, origins[0].graph_rows))
-    fit([source], model, "--family", "measured")
+    return str(fit([source], model, "--family", "measured")["manifest"]["model_id"])
 
 
-def _wait_for(controller: Controller, model_id: str) -> float | None:
-    """Seconds until ``model_id`` predicts again; None if it does not."""
+def _wait_until_gone(controller: Controller, model_id: str) -> float | None:
+    """Seconds until ``model_id`` predicts no more; None if it does not go.
+
+    What was before it predicts then, which need not be the model that was fitted first: where the
+    machine is busy with other things, that one may have been taken out by then as well.
+    """
     started_s = time.monotonic()
     while time.monotonic() - started_s < ROLLED_BACK_WITHIN_S:
-        if predicts_by(controller.url) == model_id:
+        if predicts_by(controller.url) != model_id:
             return round(time.monotonic() - started_s, 1)
         time.sleep(0.5)
     return None
