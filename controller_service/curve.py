@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import zmq
+from governor_protos.private_file import MAX_SECRET_BYTES, read_private
 from zmq.auth import load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
 from controller_service.config import ControllerConfig
 from controller_service.observe.stats import ControllerStats
-from controller_service.private_file import MAX_SECRET_BYTES, read_private
 from controller_service.throttle import Throttle
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ import hmac
 import re
 from pathlib import Path
 
+from governor_protos.private_file import SecretFileError, read_private
+
 from controller_service.http_refused import Refused
-from controller_service.private_file import SecretFileError, read_private
 
 SETTING = "http_token_file"
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]{16,512}")

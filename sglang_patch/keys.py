@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import struct
 from pathlib import Path
 
-from sglang_patch.errors import ConfigurationError
+from governor_protos.private_file import MAX_SECRET_BYTES, SecretFileError, read_private
 
-MAX_KEY_FILE_BYTES = 16 << 10
+from sglang_patch.errors import ConfigurationError
 
 
 class Keys:
@@ -28,7 +26,10 @@ def read_keys(key_file: Path, controller_key_file: Path) -> Keys:
         ConfigurationError: a file cannot be used; names the variable and the remedy. What a file
             holds is never repeated.
     """
-    _check_private(key_file)
+    try:
+        read_private(key_file, "GOVERNOR_KEY_FILE")
+    except SecretFileError as error:
+        raise ConfigurationError(str(error)) from None
     _, secret = _read(key_file, "GOVERNOR_KEY_FILE")
     if secret is None or not _is_key(secret):
         raise ConfigurationError(
@@ -54,7 +55,7 @@ def _read(path: Path, variable: str) -> tuple[bytes, bytes | None]:
     from zmq.auth import load_certificate  # the simulator reads settings and needs no ZeroMQ
 
     try:
-        if path.stat().st_size > MAX_KEY_FILE_BYTES:
+        if path.stat().st_size > MAX_SECRET_BYTES:
             raise ConfigurationError(f"{variable}: {path} is too large for a key")
         return load_certificate(path)
     except OSError as error:
@@ -62,26 +63,6 @@ def _read(path: Path, variable: str) -> tuple[bytes, bytes | None]:
         raise ConfigurationError(f"{variable}: cannot read {path}: {reason}") from None
     except (ValueError, IndexError):
         return b"", None
-
-
-def _check_private(path: Path) -> None:
-    """A file of root's may be readable to its group: so secrets are mounted for other users."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise ConfigurationError(
-            f"GOVERNOR_KEY_FILE: cannot read {path}: {error.strerror}"
-        ) from None
-    if status.st_uid not in (os.geteuid(), 0):
-        raise ConfigurationError(f"GOVERNOR_KEY_FILE: {path} belongs to another user")
-    open_to = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
-    if status.st_uid != 0 or os.geteuid() == 0:
-        open_to |= stat.S_IRGRP
-    if status.st_mode & open_to:
-        raise ConfigurationError(
-            f"GOVERNOR_KEY_FILE: {path} is open to other users; chmod 600 {path}, and make new "
-            "keys if others may have read it"
-        )
 
 
 def _is_key(text: bytes) -> bool:

@@ -10,9 +10,9 @@ from urllib.error import HTTPError, URLError
 
 import click
 import msgspec
+from governor_protos.private_file import SecretFileError
 
 from controller_service.http_gate import read_token
-from controller_service.private_file import SecretFileError
 
 DEFAULT_CONTROLLER = "http://127.0.0.1:9470"
 TIMEOUT_S = 5.0

@@ -102,13 +102,17 @@ def decide(
         latency_s(service.queue, times.queue_s), latency_s(service.rows, times.rows_s), config.late
     )
     places = config.late_share * service.most_rows
-    first = aged | let_in(is_late, int(rows_late.sum()), queue.age_s, places)
-    order = line_up(state, queue, _rank(service.queue, times.queue_s, config), first)
+    kept = let_in(is_late, int(rows_late.sum()), queue.age_s, places)
+    # Late ones come after those who have waited for too long: without room for them, they stand in
+    # nobody's way.
+    oldest_first = np.where(kept, -queue.age_s.astype(np.float64), 0.0)
+    rank = [oldest_first, *_rank(service.queue, times.queue_s, config)]
+    order = line_up(state, queue, rank, aged)
     retract = None
     if config.preempt and service.can_retract and predictor.fitted:
         # What is freed while one waits that comes first would be that one's.
         helped = order[~queue.started_mask[order]]
-        if not first[helped].any():
+        if not (aged | kept)[helped].any():
             may = _may_yield(state, service, config)
             if config.late_share:
                 may &= ~rows_late

@@ -16,13 +16,13 @@ from click.testing import CliRunner
 from controller_builders import batch, feedback_of, hello_of, snapshot_of
 from controller_process import Engine, RunningController
 from governor_protos.messages import Decision, Welcome
+from governor_protos.private_file import SecretFileError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller_service.cli import main
 from controller_service.curve import AllowedEngines, KeyFileError, read_secret_key
 from controller_service.observe.stats import ControllerStats
-from controller_service.private_file import SecretFileError
 from sglang_patch.breaker import CircuitBreaker
 from sglang_patch.keys import read_keys
 from sglang_patch.link import ControllerLink, LinkState

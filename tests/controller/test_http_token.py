@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from governor_bench.profiling.engine import ControllerApi, ProfilingFailed
+from governor_protos.private_file import SecretFileError, read_private
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller_service.cli import main
 from controller_service.http_gate import Gate, read_token
 from controller_service.http_refused import Refused
-from controller_service.private_file import SecretFileError, read_private
 
 TOKEN = "kT3_9f-Zq.0aB~71/x+="  # noqa: S105 - opens nothing but these tests
 EVERYTHING_THAT_CHANGES = [

@@ -193,6 +193,8 @@ def test_a_share_of_the_places_goes_to_who_is_late() -> None:
     state = state_with([*waiting, overdue], [], 8)
     assert first_of("laps_sd:late_share=0.25", state)[0] == 19
     assert first_of("laps_sd:late_share=0", state)[0] == 0
+    large = {**overdue, "missing_tokens": 9000}
+    assert first_of("laps_sd", state_with([*waiting, large], [], 8, kv=5000))[-1] == 19
     late_row = {"remaining_tokens": 900.0, "waited_s": 400.0}
     state = state_with([*waiting, overdue], [late_row] * 2, 8)
     assert first_of("laps_sd:late_share=0.25", state)[0] == 0

@@ -1,4 +1,7 @@
-"""Files that hold a secret: nobody else may read them, and what they say appears in no message."""
+"""Files that hold a secret: nobody else may read them, and what they say appears in no message.
+
+Not a message, but both sides of the connection must be equally strict about it.
+"""
 
 from __future__ import annotations
 
