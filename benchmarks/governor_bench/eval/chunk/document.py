@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from governor_bench.eval.chunk.setting import (
 )
 from governor_bench.eval.chunk.shapes import LONG_BURSTS
 from governor_bench.eval.result_files import read_report
-from governor_bench.eval.tables import table
+from governor_bench.eval.tables import listed, percent, ratio, table
 
 RESULT_FILE = "chunk-S.json"
 COMMAND = "governor eval chunk --tier S"
@@ -107,30 +106,30 @@ def _glance(report: Report) -> str:
         (
             f"TPOT over the best fixed budget that meets the TTFT target, worst of {cells} cells",
             "below 1",
-            _ratio(report["tpot_vs_best_fixed_meeting_ttft"]),
+            ratio(report["tpot_vs_best_fixed_meeting_ttft"]),
         ),
-        ("the same, geometric mean", "", _ratio(report["tpot_vs_best_fixed_meeting_ttft_mean"])),
+        ("the same, geometric mean", "", ratio(report["tpot_vs_best_fixed_meeting_ttft_mean"])),
         (
             "TTFT attainment, worst of these cells",
             f"{MET:.0%}",
-            _percent(report["ttft_attainment"]),
+            percent(report["ttft_attainment"], 1),
         ),
-        ("TPOT over the default, worst of all cells", "", _ratio(report["vs_default_tpot"])),
-        ("the same, geometric mean", "", _ratio(report["vs_default_tpot_mean"])),
+        ("TPOT over the default, worst of all cells", "", ratio(report["vs_default_tpot"])),
+        ("the same, geometric mean", "", ratio(report["vs_default_tpot_mean"])),
         (
             "p99 TTFT of short requests beside bursts, times better than the default, worst",
             "5",
-            _ratio(report["vs_default_ttft_p99"]),
+            ratio(report["vs_default_ttft_p99"]),
         ),
         (
             "throughput there over the default's, worst",
             "0.95",
-            _ratio(report["burst_throughput_vs_default"]),
+            ratio(report["burst_throughput_vs_default"]),
         ),
         (
             "TPOT over the best single fixed budget, geometric mean, worse schedule",
             "",
-            _ratio(report["vs_best_single_fixed"]),
+            ratio(report["vs_best_single_fixed"]),
         ),
         ("longest wait for a first token, s", "", f"{report['longest_wait_s']:.1f}"),
     ]
@@ -148,18 +147,18 @@ def _worse(report: Report) -> str:
         met = [one for one in fixed if one["ttft_attainment"] >= MET]
         if met:
             best = min(met, key=lambda one: float(one["tpot_ms"]))
-            ratio = ours["tpot_ms"] / best["tpot_ms"]
-            if ratio >= 1:
-                slower.append(f"{place_of(cell)} ({ratio:.3f} x {best['name']})")
+            over = ours["tpot_ms"] / best["tpot_ms"]
+            if over >= 1:
+                slower.append(f"{place_of(cell)} ({over:.3f} x {best['name']})")
             if ours["ttft_attainment"] < MET:
-                late.append(f"{place_of(cell)} ({_percent(ours['ttft_attainment'])})")
-        ratio = ours["tpot_ms"] / value(cell, DEFAULT.name)["tpot_ms"]
-        if ratio >= 1:
-            than_default.append(f"{place_of(cell)} ({ratio:.3f} x)")
+                late.append(f"{place_of(cell)} ({percent(ours['ttft_attainment'], 1)})")
+        over = ours["tpot_ms"] / value(cell, DEFAULT.name)["tpot_ms"]
+        if over >= 1:
+            than_default.append(f"{place_of(cell)} ({over:.3f} x)")
     lines = [
-        f"- TPOT is not below the best fixed budget that meets the target: {_listed(slower)}.",
-        f"- Fewer than {MET:.0%} are in time where a fixed budget gets there: {_listed(late)}.",
-        f"- TPOT is not below the default's: {_listed(than_default)}.",
+        f"- TPOT is not below the best fixed budget that meets the target: {listed(slower)}.",
+        f"- Fewer than {MET:.0%} are in time where a fixed budget gets there: {listed(late)}.",
+        f"- TPOT is not below the default's: {listed(than_default)}.",
     ]
     return "## Where governing is no better\n\n" + "\n".join(lines)
 
@@ -263,15 +262,3 @@ def _workloads(report: Report) -> str:
         "## Workloads\n\nAs at the first load of each; the rate follows the load.\n\n"
         + "\n".join(lines)
     )
-
-
-def _listed(places: Iterable[str]) -> str:
-    return "; ".join(places) or "nowhere"
-
-
-def _ratio(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.3f}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"

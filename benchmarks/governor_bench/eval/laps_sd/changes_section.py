@@ -13,8 +13,8 @@ from governor_bench.eval.laps_sd.setting import (
     SGLANG_PLACES,
     SILENT,
 )
-from governor_bench.eval.laps_sd.words import Report, per_hundred, percent, ratio
-from governor_bench.eval.tables import table
+from governor_bench.eval.laps_sd.words import Report, per_hundred, percent
+from governor_bench.eval.tables import ratio, table
 
 CHANGES = (
     ("speculates", False, "no speculation"),

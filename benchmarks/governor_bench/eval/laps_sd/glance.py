@@ -14,14 +14,12 @@ from governor_bench.eval.laps_sd.plots import value
 from governor_bench.eval.laps_sd.setting import LEAST_SHARE, MOST_SHARE
 from governor_bench.eval.laps_sd.words import (
     Report,
-    listed,
     per_hundred,
     percent,
     place_of,
-    ratio,
     signed_percent,
 )
-from governor_bench.eval.tables import table
+from governor_bench.eval.tables import listed, ratio, table
 
 Form = Callable[[float | None], str]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
+
+from governor_bench.eval import tables
 
 Report = dict[str, Any]
 
@@ -21,16 +22,8 @@ def latency(figures: Report | None, field: str) -> str:
     return f"{figures[field]:.2f}{unfinished}"
 
 
-def listed(places: Iterable[str]) -> str:
-    return "; ".join(places) or "nowhere"
-
-
-def ratio(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.3f}"
-
-
 def percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return tables.percent(share, 1)
 
 
 def signed_percent(share: float | None) -> str:
