@@ -109,6 +109,19 @@ class ManagedProcess:
         """Send a signal to the process alone, not to its children."""
         self._process.send_signal(number)
 
+    def wait_gone(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Wait until a process that was told to end has ended.
+
+        Raises:
+            TimeoutError: it has not.
+        """
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(
+                f"process {self.pid} is there after {timeout_s:.0f} s:\n{self.log_tail()}"
+            ) from None
+
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until the process answers.
 

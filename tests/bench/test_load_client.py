@@ -54,6 +54,20 @@ def test_an_open_loop_sends_everything_and_counts_all_branches(server: FakeServe
     assert "custom_params" not in next(b for b in server.bodies if b is not body)["sampling_params"]
 
 
+def test_pauses_between_chunks_are_kept_for_every_branch_if_asked_for(server: FakeServer) -> None:
+    server.step_s = 0.02
+    specs = iter([RequestSpec(0, 0.0, (5, 6, 7), max_new_tokens=4, n=2)])
+    client = LoadClient(server.url, chunk_times=True)
+    (result,) = client.run_closed(lambda: next(specs, None), 1)
+    assert [len(branch.chunk_s) for branch in result.branches] == [4, 4]
+    assert len(result.pauses_s()) == 6
+    assert min(result.pauses_s()) > 0
+    assert sum(result.pauses_s()) <= 2 * (result.last_token_s - result.sent_s)
+    plain = iter([RequestSpec(1, 0.0, (5, 6, 7), max_new_tokens=4)])
+    (bare,) = LoadClient(server.url).run_closed(lambda: next(plain, None), 1)
+    assert bare.pauses_s() == []
+
+
 def test_the_time_scale_stretches_the_wire_and_shrinks_what_is_measured(server: FakeServer) -> None:
     server.step_s = 0.05
     served = LoadClient(server.url).run_workload(

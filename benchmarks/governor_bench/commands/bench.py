@@ -88,7 +88,7 @@ def bench_decision(
 @click.option("--quick", is_flag=True, help="Fewer rounds.")
 @json_option
 def bench_overhead(rounds: int, requests: int, overlap: bool, quick: bool, json_path: str) -> None:
-    """Throughput of a governed engine that parks nothing, beside stock."""
+    """A governed engine that parks nothing, and one whose controller is down, beside stock."""
     from governor_bench.overhead import measure
 
     stopwatch = Stopwatch()
@@ -109,9 +109,10 @@ def bench_overhead(rounds: int, requests: int, overlap: bool, quick: bool, json_
             stopwatch=stopwatch,
         ),
     }
-    finish(
-        report,
-        json_path,
-        f"governed / stock throughput: {report['throughput_ratio']:.4f} "
-        f"(median of {rounds} rounds, {report['ratio_min']:.4f} to {report['ratio_max']:.4f})",
-    )
+    lines = [
+        f"{name} / stock: throughput {of['throughput_ratio']:.4f} "
+        f"({of['ratio_min']:.4f} to {of['ratio_max']:.4f}), "
+        f"p99 step time {of['step_p99_ratio']:.4f}"
+        for name, of in (("governed", report), ("controller down", report["controller_down"]))
+    ]
+    finish(report, json_path, "\n".join([*lines, f"medians of {rounds} rounds"]))

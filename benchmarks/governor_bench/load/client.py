@@ -26,6 +26,7 @@ class LoadClient:
         url: base URL of the server.
         on_done: called with each result as it completes (progress).
         token_ids: keep the token ids of every branch; costs time for each chunk.
+        chunk_times: keep when every chunk of every branch came.
         timeout_s: after which a request has failed, in the server's time.
     """
 
@@ -35,11 +36,13 @@ class LoadClient:
         on_done: Callable[[RequestResult], None] | None = None,
         *,
         token_ids: bool = False,
+        chunk_times: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._url = url
         self._on_done = on_done or (lambda result: None)
         self._token_ids = token_ids
+        self._chunk_times = chunk_times
         self._timeout_s = timeout_s
 
     def run_open(self, specs: Sequence[RequestSpec]) -> list[RequestResult]:
@@ -143,6 +146,7 @@ class LoadClient:
         async with Sender.open(
             self._url,
             token_ids=self._token_ids,
+            chunk_times=self._chunk_times,
             timeout_s=timeout_s or self._timeout_s,
             on_done=on_done,
         ) as sender:

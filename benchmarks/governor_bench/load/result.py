@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 from governor_workloads.served import Served
@@ -17,6 +18,8 @@ class Branch:
     output_ids: list[int] = field(default_factory=list)
     """Empty unless the client was asked to keep them."""
     finish_reason: str = ""
+    chunk_s: list[float] = field(default_factory=list)
+    """When its chunks came; empty unless the client was asked to keep that."""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,14 @@ class RequestResult:
     @property
     def output_tokens(self) -> int:
         return sum(branch.tokens for branch in self.branches)
+
+    def pauses_s(self) -> list[float]:
+        """Between one chunk of a branch and its next, over all branches."""
+        return [
+            later - earlier
+            for branch in self.branches
+            for earlier, later in itertools.pairwise(branch.chunk_s)
+        ]
 
     def served(self, time_scale: float = 1.0) -> Served:
         """The outcome in the workload's clock: what was stretched on the wire is shrunk back.

@@ -51,6 +51,7 @@ class Sender:
         url: str,
         *,
         token_ids: bool,
+        chunk_times: bool,
         timeout_s: float,
         on_done: Callable[[RequestResult], None],
     ) -> AsyncIterator[Self]:
@@ -59,6 +60,7 @@ class Sender:
         Args:
             url: base URL of the server.
             token_ids: keep token ids, not only their number.
+            chunk_times: keep when every chunk came.
             timeout_s: after which a request has failed.
             on_done: called with each result as it completes.
         """
@@ -68,7 +70,8 @@ class Sender:
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             read_bufsize=MAX_LINE_BYTES,
         ) as session:
-            yield cls(session, StreamReader(token_ids=token_ids), on_done)
+            reader = StreamReader(token_ids=token_ids, chunk_times=chunk_times)
+            yield cls(session, reader, on_done)
 
     def now_s(self) -> float:
         return time.perf_counter() - self._start_s

@@ -38,9 +38,11 @@ class StreamReader:
 
     Args:
         token_ids: keep every branch's token ids, not only their number.
+        chunk_times: keep when every chunk came.
     """
 
-    def __init__(self, *, token_ids: bool) -> None:
+    def __init__(self, *, token_ids: bool, chunk_times: bool = False) -> None:
+        self._chunk_times = chunk_times
         self._decoder: msgspec.json.Decoder[_Chunk] = msgspec.json.Decoder(
             _ChunkWithIds if token_ids else _Chunk
         )
@@ -62,6 +64,8 @@ class StreamReader:
             raise ValueError(f"branch {chunk.index} of {len(result.branches)}")
         branch = result.branches[chunk.index]
         branch.tokens = meta.completion_tokens
+        if self._chunk_times:
+            branch.chunk_s.append(now_s)
         if isinstance(chunk, _ChunkWithIds):
             if len(chunk.output_ids) == meta.completion_tokens:
                 branch.output_ids = chunk.output_ids

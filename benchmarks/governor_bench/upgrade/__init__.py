@@ -1,0 +1,1 @@
+"""Peers of different versions, and restarts while users are served."""
