@@ -1,0 +1,1 @@
+"""Hours of churn: does anything grow, leak or get later?"""
