@@ -20,6 +20,11 @@ from controller_service.peer_limits import STRANGERS_PER_ENGINE, PeerLimits
 
 TICK_MS = 500
 FRAMES_PER_TURN = 64
+"""Taken in at a turn at most, beside what follows."""
+BACKLOG_FRAMES = 16
+"""Likewise, for each engine. Peers are read in turns, so a turn that took in fewer than all that
+wait would never come to the newest frame of any once the loop has fallen behind: each engine would
+be answered in full, and too late for ever."""
 HIGH_WATER_MARK = 1024
 EXPIRE_EVERY_S = 1.0
 FAREWELL_MS = 200
@@ -80,7 +85,7 @@ class Server:
 
     def _serve(self) -> None:
         newest: dict[bytes, tuple[Snapshot, float]] = {}
-        for _ in range(FRAMES_PER_TURN):
+        for _ in range(FRAMES_PER_TURN + BACKLOG_FRAMES * len(self.controller.sessions)):
             try:
                 parts = self._router.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:

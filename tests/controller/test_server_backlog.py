@@ -1,0 +1,61 @@
+"""A loop that has fallen behind catches up with all engines at once."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import zmq
+from controller_builders import batch, feedback_of, hello_of, snapshot_of
+from governor_protos import decode_to_engine, encode
+from governor_protos.messages import Decision, Welcome
+
+from controller_service.config import ControllerConfig
+from controller_service.controller import Controller
+from controller_service.loop_calls import LoopCalls
+from controller_service.server import Server, make_router
+
+PATIENCE_MS = 60_000
+
+
+@pytest.mark.parametrize("engines", [1, 8, 64])
+def test_of_many_engines_with_a_backlog_each_is_answered_about_its_newest_step(engines):
+    steps, rows = 12, batch(2, 3)
+    names = [b"engine-%d" % number for number in range(engines)]
+    controller = Controller(ControllerConfig())
+    with zmq.Context() as context, make_router(context) as router:
+        router.bind("inproc://controller")
+        sockets = [_connected(context, name) for name in names]
+        for step in range(1, steps + 1):
+            frame = encode(snapshot_of(rows, step, [feedback_of(step - 1)]))
+            for socket in sockets:
+                socket.send(frame)
+        # The engines are introduced before the loop turns, so that a backlog is all that it finds.
+        for name in names:
+            welcome = controller.answer(name, hello_of(name.decode()), 0.0)
+            assert isinstance(decode_to_engine(welcome), Welcome)
+        calls = LoopCalls()
+        server = Server(controller, router, calls)
+        loop = threading.Thread(target=server.run)
+        loop.start()
+        try:
+            answered = [decode_to_engine(socket.recv()) for socket in sockets]
+        finally:
+            server.stop()
+            loop.join()
+            calls.close()
+        for socket in sockets:
+            socket.close()
+    assert all(isinstance(answer, Decision) for answer in answered)
+    assert [answer.for_step for answer in answered] == [steps] * engines
+    assert controller.stats.superseded == engines * (steps - 1)
+    assert sum(controller.stats.outcomes.counts) == engines * steps  # nothing reported is lost
+
+
+def _connected(context, name):
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.ROUTING_ID, name)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVTIMEO, PATIENCE_MS)
+    socket.connect("inproc://controller")
+    return socket
