@@ -142,7 +142,11 @@ def _best_goodput(
     serial = requests.rows <= 1
     most = min(most, _fits(wait_s, _longest_wait_s(wait_s[0], limits[serial], fresh[serial])))
     edges = wait_s.searchsorted(limits[serial], side="right") - 1
-    candidates = np.unique(np.concatenate([[0, most], np.clip(edges, 0, most)]))
+    # Marks and not np.unique: a sort would take a tenth of the decision.
+    weighed = np.zeros(most + 1, dtype=np.bool_)
+    weighed[[0, most]] = True
+    weighed[np.minimum(np.maximum(edges, 0), most)] = True
+    candidates = weighed.nonzero()[0]
     if len(candidates) > MAX_CANDIDATES:
         candidates = candidates[np.linspace(0, len(candidates) - 1, MAX_CANDIDATES).astype(int)]
     length = wait_s[candidates]
