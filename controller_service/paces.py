@@ -47,8 +47,11 @@ def requests_of(state: StepState, extras: Index) -> Requests:
     Args:
         extras: indices of the extra branches.
     """
-    running = state.running.nonzero()[0]
-    by_request = running[state.group_id[running].argsort(kind="stable")]
+    if state.running_rows == state.rows:  # as nearly always
+        by_request = state.group_id.argsort(kind="stable")
+    else:
+        running = state.running.nonzero()[0]
+        by_request = running[state.group_id[running].argsort(kind="stable")]
     group = state.group_id[by_request]
     first = np.ones(len(group), dtype=np.bool_)
     first[1:] = (group[1:] != group[:-1]) | (group[1:] == 0)
