@@ -19,6 +19,9 @@ QUICK_SECONDS = 2.0
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--policy", default="taper_plus", show_default=True)
 @click.option("--predictor", default="corrected-linear", show_default=True)
+@click.option(
+    "--controllers", type=click.IntRange(1, 16), default=1, show_default=True, help="Share them."
+)
 @click.option("--quick", is_flag=True, help="Two seconds each.")
 @json_option
 def bench_engines(
@@ -30,6 +33,7 @@ def bench_engines(
     seed: int,
     policy: str,
     predictor: str,
+    controllers: int,
     quick: bool,
     json_path: str,
 ) -> None:
@@ -55,9 +59,9 @@ def bench_engines(
     stopwatch = Stopwatch()
     if quick:
         seconds, warm_up = min(seconds, QUICK_SECONDS), min(warm_up, 1.0)
-    load = Load("", 0, 0, rows, steps_per_s, seconds, warm_up, seed)
+    load = Load([], [], 0, rows, steps_per_s, seconds, warm_up, seed)
     with progress_bar() as progress:
-        cells = measure(counts, load, policy, predictor, (), progress)
+        cells = measure(counts, load, policy, predictor, controllers, progress)
     most = most_within_aim(cells)
     report = {
         "most_within_aim": most,
@@ -73,6 +77,7 @@ def bench_engines(
                 "warm_up": warm_up,
                 "policy": policy,
                 "predictor": predictor,
+                "controllers": controllers,
                 "quick": quick,
             },
             stopwatch=stopwatch,

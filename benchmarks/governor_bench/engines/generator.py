@@ -8,7 +8,9 @@ have no circuit breaker: an engine that gets no answer goes on asking.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+import itertools
 import select
 import time
 from multiprocessing.connection import Connection
@@ -35,8 +37,9 @@ HWM = 1024
 class Load(msgspec.Struct, frozen=True):
     """What is asked."""
 
-    endpoint: str
-    controller_pid: int
+    endpoints: list[str]
+    """Of the controllers; engines are dealt out to them in turn."""
+    controller_pids: list[int]
     engines: int
     rows: int
     steps_per_s: float
@@ -132,11 +135,11 @@ class _Engines:
         socket.setsockopt(zmq.SNDHWM, HWM)
         socket.setsockopt(zmq.RCVHWM, HWM)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        for name in self._names:
+        for name, endpoint in zip(self._names, itertools.cycle(self._load.endpoints), strict=False):
             # What the peer calls us, and what we call this connection to it.
             socket.setsockopt(zmq.ROUTING_ID, name)
             socket.setsockopt(zmq.CONNECT_ROUTING_ID, name)
-            socket.connect(self._load.endpoint)
+            socket.connect(endpoint)
         missing = set(self._names)
         for name in self._names:
             socket.send_multipart((name, encode(_hello(name.decode(), set()))))
@@ -166,10 +169,8 @@ class _Engines:
         self._steps[number] = step + 1
         frame = self._frames.frame(step, 7 * number)
         now_s = time.perf_counter()
-        try:
+        with contextlib.suppress(zmq.Again):  # its connection is full: it asks in vain
             self._socket.send_multipart((self._names[number], frame), zmq.NOBLOCK)
-        except zmq.Again:
-            pass  # the connection is full: a step that is asked about in vain
         if due_s >= self._from_s:
             self._asked += 1
             self._lag_s.append(now_s - due_s)
@@ -203,10 +204,12 @@ class _Engines:
                 self._on_time += now_s - sent_s < self._period_s[number]
 
     def _cpu_s(self) -> tuple[float, float, float]:
-        """CPU seconds of the controller and its children, of this process, and of the machine."""
-        controller = psutil.Process(self._load.controller_pid)
-        family = [controller, *controller.children(recursive=True)]
-        spent = sum(sum(process.cpu_times()[:2]) for process in family)
+        """CPU seconds of the controllers and their children, of this process, of the machine."""
+        spent = 0.0
+        for pid in self._load.controller_pids:
+            controller = psutil.Process(pid)
+            for process in (controller, *controller.children(recursive=True)):
+                spent += sum(process.cpu_times()[:2])
         machine = psutil.cpu_times()
         idle = machine.idle + getattr(machine, "iowait", 0.0)
         total: Any = sum(machine[:8])  # guests are counted among the rest

@@ -1,7 +1,8 @@
-"""Each number of engines against a controller of its own."""
+"""Each number of engines against a controller of its own, or against several."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import urllib.request
 from collections.abc import Sequence
@@ -31,14 +32,14 @@ def measure(
     load: Load,
     policy: str,
     predictor: str,
-    arguments: Sequence[str],
+    controllers: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """Latency and lateness of decisions by number of engines.
 
     Args:
-        load: the load of each engine; its endpoint, process id and number of engines are filled in.
-        arguments: further ones of ``governor serve``.
+        load: of each engine; endpoints, process ids and the number of engines are filled in.
+        controllers: how many share the engines.
 
     Raises:
         GeneratorFailed: the engines could not be introduced, or their process died.
@@ -47,27 +48,31 @@ def measure(
     cells = []
     for engines in counts:
         progress.update(task, description=f"{engines} engines")
-        cells.append(_one_count(engines, load, policy, predictor, arguments))
+        cells.append(_one_count(engines, load, policy, predictor, controllers))
         progress.advance(task)
     return cells
 
 
 def _one_count(
-    engines: int, load: Load, policy: str, predictor: str, arguments: Sequence[str]
+    engines: int, load: Load, policy: str, predictor: str, controllers: int
 ) -> dict[str, Any]:
-    with (
-        workspace() as folder,
-        Controller(folder, policy=policy, predictor=predictor, arguments=arguments) as controller,
-    ):
-        controller.wait_ready()
+    with workspace() as folder, contextlib.ExitStack() as running:
+        started = [
+            running.enter_context(
+                Controller(folder / str(number), policy=policy, predictor=predictor)
+            )
+            for number in range(controllers)
+        ]
+        for controller in started:
+            controller.wait_ready()
         asked = msgspec.structs.replace(
             load,
             engines=engines,
-            endpoint=controller.endpoint,
-            controller_pid=controller.pid,
+            endpoints=[controller.endpoint for controller in started],
+            controller_pids=[controller.pid for controller in started],
         )
         answers = _play(asked)
-        superseded = _superseded(controller.url)
+        superseded = sum(_superseded(controller.url) for controller in started)
     return cell_of(asked, answers) | {"superseded": superseded}
 
 
