@@ -110,6 +110,8 @@ def cell_of(load: Load, answers: Answers) -> dict[str, Any]:
         "p99_ms": round(p99, 3),
         "max_ms": round(most, 3),
         "late_share": round(late, 6),
+        "asked": answers.asked,
+        "answered": answers.answered,
         "asked_per_s": round(answers.asked / seconds, 1),
         "answered_per_s": round(answers.answered / seconds, 1),
         "unusable": answers.unusable,
