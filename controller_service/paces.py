@@ -47,8 +47,11 @@ def requests_of(state: StepState, extras: Index) -> Requests:
     Args:
         extras: indices of the extra branches.
     """
-    running = state.running.nonzero()[0]
-    by_request = running[state.group_id[running].argsort(kind="stable")]
+    if state.running_rows == state.rows:  # as nearly always
+        by_request = state.group_id.argsort(kind="stable")
+    else:
+        running = state.running.nonzero()[0]
+        by_request = running[state.group_id[running].argsort(kind="stable")]
     group = state.group_id[by_request]
     first = np.ones(len(group), dtype=np.bool_)
     first[1:] = (group[1:] != group[:-1]) | (group[1:] == 0)
@@ -68,11 +71,19 @@ def requests_of(state: StepState, extras: Index) -> Requests:
         tokens=np.maximum(told, np.add.reduceat(output, starts)).astype(np.float64),
         elapsed_s=np.maximum(waited, 0.0).astype(np.float64),
         remaining_tokens=np.add.reduceat(left, starts).astype(np.float64),
-        rows=np.diff(starts, append=len(group)).astype(np.float64),
+        rows=_sizes(starts, len(group)),
         extra_rows=np.add.reduceat(extra[by_request], starts),
         by_request=by_request,
         starts=starts,
     )
+
+
+def _sizes(starts: Index, end: int) -> Floats:
+    """Of neighbours that start at ``starts``, the last of which ends at ``end``."""
+    sizes = np.empty(len(starts))
+    np.subtract(starts[1:], starts[:-1], out=sizes[:-1])
+    sizes[-1] = end - starts[-1]
+    return sizes
 
 
 def banked_s(requests: Requests, margin: float) -> Floats:

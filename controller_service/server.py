@@ -1,17 +1,22 @@
 """The ROUTER socket and the loop around the controller. One thread, no locks.
 
-Each turn takes in what is queued, answers the newest snapshot of each engine, and only then learns
-from all of them. An engine that is ahead of the controller wants one answer, to where it is now.
+Each turn takes in what is queued, answers some engines about their newest snapshots, and only then
+learns from these. An engine that is ahead of the controller wants one answer, to where it is now.
+
+Engines are answered in the order in which they began to wait; a newer snapshot takes the place of
+the older. So when more is asked than can be answered, all take turns, and each answer is about a
+step that is not over yet: each engine misses some, rather than every one being late.
 """
 
 from __future__ import annotations
 
 import time
+from itertools import islice
 
 import zmq
 from governor_protos import BadFrame
 from governor_protos.limits import MAX_FRAME_BYTES
-from governor_protos.messages import Goodbye, Snapshot
+from governor_protos.messages import Goodbye, Hello, Snapshot
 
 from controller_service.controller import Controller
 from controller_service.garbage import Garbage
@@ -20,6 +25,9 @@ from controller_service.peer_limits import STRANGERS_PER_ENGINE, PeerLimits
 
 TICK_MS = 500
 FRAMES_PER_TURN = 64
+ANSWERS_PER_TURN = 8
+"""Far fewer than frames, so that a loop that has fallen behind comes to the newest of them: peers
+are read in turns, and as many answers as frames would answer every engine in full, always late."""
 HIGH_WATER_MARK = 1024
 EXPIRE_EVERY_S = 1.0
 FAREWELL_MS = 200
@@ -55,6 +63,8 @@ class Server:
             config.peer_mb_per_s << 20,
             STRANGERS_PER_ENGINE * config.max_engines,
         )
+        self._waiting: dict[bytes, tuple[Snapshot, float]] = {}
+        """Newest snapshot of each engine that waits for an answer, and when it came."""
         self._next_expiry_s = 0.0
 
     def stop(self) -> None:
@@ -69,33 +79,41 @@ class Server:
         poller.register(self.calls.fileno(), zmq.POLLIN)
         with self._garbage:
             while not self._stopping:
-                ready = dict(poller.poll(TICK_MS))
+                ready = dict(poller.poll(0 if self._waiting else TICK_MS))
                 self.last_turn_s = time.monotonic()
                 if self._router in ready:
-                    self._serve()
+                    self._take_in()
+                if self._waiting:
+                    self._answer_some()
                 if self.calls.fileno() in ready:
                     self.calls.run()
-                self._keep_house(idle=not ready)
+                self._keep_house(idle=not ready and not self._waiting)
         self._say_goodbye()
 
-    def _serve(self) -> None:
-        newest: dict[bytes, tuple[Snapshot, float]] = {}
+    def _take_in(self) -> None:
         for _ in range(FRAMES_PER_TURN):
             try:
                 parts = self._router.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                break
-            self._take(parts, newest)
-        for identity, (snapshot, received_s) in newest.items():
+                return
+            self._take(parts)
+
+    def _answer_some(self) -> None:
+        waiting = self._waiting
+        some = [(identity, *waiting.pop(identity)) for identity in self._longest_waiting()]
+        for identity, snapshot, received_s in some:
             reply = self.controller.answer(identity, snapshot, received_s)
             if reply is not None:
                 self._send(identity, reply)
                 now_s = time.monotonic()
                 self.controller.answered(identity, now_s - received_s, now_s)
-        for identity, (snapshot, _) in newest.items():
+        for identity, snapshot, _ in some:
             self.controller.settle(identity, snapshot, time.monotonic())
 
-    def _take(self, parts: list[bytes], newest: dict[bytes, tuple[Snapshot, float]]) -> None:
+    def _longest_waiting(self) -> list[bytes]:
+        return list(islice(self._waiting, ANSWERS_PER_TURN))
+
+    def _take(self, parts: list[bytes]) -> None:
         received_s = time.monotonic()
         controller, identity = self.controller, parts[0]
         size = sum(map(len, parts[1:]))
@@ -110,14 +128,14 @@ class Server:
             self._send(identity, controller.refuse_frame("undecodable", error, received_s))
             return
         if isinstance(message, Snapshot):
-            older = newest.pop(identity, None)
+            older = self._waiting.get(identity)
             if older is not None:
                 controller.stats.superseded += 1
                 controller.settle(identity, older[0], received_s)
-            newest[identity] = (message, received_s)
+            self._waiting[identity] = (message, received_s)  # in the older one's place
             return
-        if isinstance(message, Goodbye):
-            newest.pop(identity, None)
+        if isinstance(message, Goodbye | Hello):
+            self._waiting.pop(identity, None)  # asked before it left or started anew
         self._send(identity, controller.answer(identity, message, received_s))
 
     def _send(self, identity: bytes, reply: bytes | None) -> None:

@@ -123,7 +123,8 @@ class EngineSession:
         if self._drafts is not None:
             self._drafts.decided(snapshot.for_step, capped, caps)
         tokens, first = self._prefill_orders(plan, queue)
-        retract = rows_to_retract(state, plan)
+        # Nearly always nobody's, and then there is nothing to mask.
+        retract = None if plan.order is None else rows_to_retract(state, plan)
         reply = encode(
             Decision(
                 for_step=snapshot.for_step,
@@ -142,10 +143,11 @@ class EngineSession:
                 draft_price=_price(plan),
                 prefill_tokens=tokens,
                 prefill_first=first,
-                retract=state.request_id[retract].tobytes(),
+                retract=b"" if retract is None else state.request_id[retract].tobytes(),
             )
         )
-        self._unsettled = (state, policy, plan, len(park), int(np.count_nonzero(retract)))
+        retracted = 0 if retract is None else int(np.count_nonzero(retract))
+        self._unsettled = (state, policy, plan, len(park), retracted)
         if self._drafts is not None:
             self._drafts.planned(None if plan.drafts is None else plan.drafts.given)
         return reply

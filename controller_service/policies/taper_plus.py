@@ -25,7 +25,7 @@ from governor_protos.limits import MAX_DURATION_S
 from governor_protos.messages import Band
 from msgspec import Meta
 
-from controller_service.columns import F4
+from controller_service.columns import F4, Mask
 from controller_service.groups import BaseSet, Index, base_set
 from controller_service.ledger import last_token_deadlines
 from controller_service.orders import affordable_extras, one_band
@@ -109,7 +109,7 @@ def choose(
     else:
         admitted = _fits(wait_s, float(limits.min(initial=np.inf)))
     admitted = max(admitted, _fits(step_s, (1.0 + config.floor) * float(step_s[0])))
-    slack_s = float(limits.min(initial=np.inf, where=limits > LOST_S))
+    slack_s = _least(limits, limits > LOST_S)
     return park_rows(
         state,
         predictor,
@@ -142,7 +142,11 @@ def _best_goodput(
     serial = requests.rows <= 1
     most = min(most, _fits(wait_s, _longest_wait_s(wait_s[0], limits[serial], fresh[serial])))
     edges = wait_s.searchsorted(limits[serial], side="right") - 1
-    candidates = np.unique(np.concatenate([[0, most], np.clip(edges, 0, most)]))
+    # Marks and not np.unique: a sort would take a tenth of the decision.
+    weighed = np.zeros(most + 1, dtype=np.bool_)
+    weighed[[0, most]] = True
+    weighed[np.minimum(np.maximum(edges, 0), most)] = True
+    candidates = weighed.nonzero()[0]
     if len(candidates) > MAX_CANDIDATES:
         candidates = candidates[np.linspace(0, len(candidates) - 1, MAX_CANDIDATES).astype(int)]
     length = wait_s[candidates]
@@ -157,9 +161,13 @@ def _best_goodput(
 
 def _longest_wait_s(shortest_s: float, limits: Floats, fresh: Floats) -> float:
     """No serial user who can be served at all waits longer than this for a token."""
-    newcomers = float(fresh.min(initial=np.inf, where=fresh >= shortest_s))
-    present = float(limits.min(initial=np.inf, where=limits > LOST_S))
-    return max(newcomers, present)
+    return max(_least(fresh, fresh >= shortest_s), _least(limits, limits > LOST_S))
+
+
+def _least(values: Floats, counted: Mask) -> float:
+    """Of those that are counted; infinite where none is."""
+    # The ufunc itself: ndarray.min takes twice as long to come to the same.
+    return float(np.minimum.reduce(values, initial=np.inf, where=counted))
 
 
 def _last_token_limits(state: StepState, deadlines: F4, requests: Requests) -> Floats:

@@ -10,6 +10,7 @@ import itertools
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import astuple
 
 from governor_protos import limits
 from governor_protos.columns import APPENDED_COLUMNS, ITEM_BYTES, QUEUE_COLUMNS, ROW_COLUMNS
@@ -33,6 +34,20 @@ _to_controller: msgspec.msgpack.Decoder[ToController] = msgspec.msgpack.Decoder(
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
 
 _T = TypeVar("_T")
+
+
+def _checks(
+    table: type[Rows] | type[Queue], columns: dict[str, str]
+) -> tuple[tuple[str, int, bool], ...]:
+    """Of each field: name, bytes of an item, and whether an older peer may leave it out."""
+    return tuple(
+        (name, ITEM_BYTES[columns[name]], name in APPENDED_COLUMNS)
+        for name in table.__struct_fields__
+    )
+
+
+_ROW_CHECKS = _checks(Rows, ROW_COLUMNS)
+_QUEUE_CHECKS = _checks(Queue, QUEUE_COLUMNS)
 
 
 def encode(message: Wire) -> bytes:
@@ -76,21 +91,17 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], frame: bytes | memoryview) -> 
 
 def _check_rows(rows: Rows) -> None:
     count = len(rows)
-    for name, typecode in ROW_COLUMNS.items():
-        size = len(getattr(rows, name))
-        if not size and name in APPENDED_COLUMNS:
-            continue  # a peer of an earlier minor version
-        if size != count * ITEM_BYTES[typecode]:
+    for column, (name, item_bytes, appended) in zip(astuple(rows), _ROW_CHECKS, strict=True):
+        size = len(column)
+        if size != count * item_bytes and (size or not appended):
             raise BadFrame(f"rows.{name}: {size} bytes do not hold {count} rows")
 
 
 def _check_queue(queue: Queue) -> None:
     count = len(queue)
-    for name, typecode in QUEUE_COLUMNS.items():
-        size = len(getattr(queue, name))
-        if not size and name in APPENDED_COLUMNS:
-            continue
-        if size != count * ITEM_BYTES[typecode]:
+    for column, (name, item_bytes, appended) in zip(astuple(queue), _QUEUE_CHECKS, strict=True):
+        size = len(column)
+        if size != count * item_bytes and (size or not appended):
             raise BadFrame(f"queue.{name}: {size} bytes do not hold {count} requests")
 
 

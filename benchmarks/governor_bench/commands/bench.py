@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from governor_bench.commands.engines import bench_engines
 from governor_bench.commands.load import bench_load
 from governor_bench.commands.output import finish, json_option, progress_bar
 from governor_bench.envelope import Stopwatch, envelope
@@ -14,6 +15,7 @@ def bench() -> None:
     """Measure this machine."""
 
 
+bench.add_command(bench_engines)
 bench.add_command(bench_load)
 
 

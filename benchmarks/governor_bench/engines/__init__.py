@@ -1,0 +1,1 @@
+"""``governor bench engines``: how many engines one controller serves in time."""
