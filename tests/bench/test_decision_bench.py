@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 from governor_bench.commands.bench import bench
-from governor_bench.decision import _hello, _snapshot
+from governor_bench.made_up import hello_of, snapshot_of
 from governor_protos import decode_to_controller, decode_to_engine, encode
 from governor_protos.messages import Decision, Snapshot
 
@@ -44,11 +44,11 @@ def test_its_snapshots_are_those_of_rows_that_draft_unlike_each_other() -> None:
     """They carry what a session learns from: chances of its own for every row, and drafts that
     are worth their price for some."""
     session = EngineSession(
-        _hello("bench", {Knob.DRAFTS}), make_predictor("corrected-linear"), lease_steps=4
+        hello_of("bench", {Knob.DRAFTS}), make_predictor("corrected-linear"), lease_steps=4
     )
     policy = parse_policy("taper_plus+turbospec")
     for step in range(1, 60):
-        snapshot = decode_to_controller(encode(_snapshot(step, 34, {Knob.DRAFTS})))
+        snapshot = decode_to_controller(encode(snapshot_of(step, 34, {Knob.DRAFTS})))
         assert isinstance(snapshot, Snapshot)
         decision = decode_to_engine(session.decide(snapshot, policy))
         session.settle(snapshot, step * 0.02)

@@ -6,7 +6,7 @@ import struct
 
 from governor_protos import encode
 
-from governor_bench.decision import _snapshot
+from governor_bench.made_up import snapshot_of
 
 FIRST_STEP = (1 << 16) + 1
 """From the step before it on, msgpack writes every number of a step as a marker and four bytes."""
@@ -39,7 +39,7 @@ class _Template:
     """One frame, and where it says its step and the step of its feedback."""
 
     def __init__(self, step: int, rows: int) -> None:
-        self._data = bytearray(encode(_snapshot(step, rows)))
+        self._data = bytearray(encode(snapshot_of(step, rows)))
         self._step_at = self._data.index(_NUMBER.pack(_MARKER, step))
         # The columns lie between the two, and may hold any bytes.
         self._feedback_at = self._data.rindex(_NUMBER.pack(_MARKER, step - 1))

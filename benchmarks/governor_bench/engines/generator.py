@@ -23,8 +23,8 @@ import zmq
 from governor_protos import decode_to_engine, encode
 from governor_protos.messages import Decision, Refusal, Welcome
 
-from governor_bench.decision import _hello
 from governor_bench.engines.frames import FIRST_STEP, StepFrames
+from governor_bench.made_up import hello_of
 
 VARIANTS = 97
 """Different batches; a prime, so that engines do not see the same ones together."""
@@ -142,7 +142,7 @@ class _Engines:
             socket.connect(endpoint)
         missing = set(self._names)
         for name in self._names:
-            socket.send_multipart((name, encode(_hello(name.decode(), set()))))
+            socket.send_multipart((name, encode(hello_of(name.decode()))))
         deadline_s = time.perf_counter() + INTRODUCED_WITHIN_S
         while missing and time.perf_counter() < deadline_s:
             if socket.poll(100):

@@ -16,18 +16,18 @@ from urllib.parse import urlsplit
 
 import msgspec
 import zmq
-from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR, encode
-from governor_protos.columns import ROW_COLUMNS, pack
-from governor_protos.messages import Goodbye, Hello, Role, Rows, Snapshot, StepFeedback
+from governor_protos import encode
+from governor_protos.messages import Goodbye
 
 from governor_bench.equality.workload import mixed_requests
 from governor_bench.load.client import LoadClient
+from governor_bench.made_up import hello_of, snapshot_of
 from governor_bench.servers import Controller, EmulatedEngine
 
 ROUND_S = 20.0
 REQUESTS_PER_S = 5.0
 VISITOR_STEPS = 40
-VISITOR_ROWS = 8
+VISITOR_ROWS = 16
 
 POLICIES = (
     "taper_plus",
@@ -124,9 +124,9 @@ class Churn:
                     socket.setsockopt(zmq.ROUTING_ID, name.encode())
                     socket.setsockopt(zmq.LINGER, 100)
                     socket.connect(self._controller.endpoint)
-                    socket.send(encode(_hello(name)))
+                    socket.send(encode(hello_of(name)))
                     for step in range(1, VISITOR_STEPS):
-                        socket.send(encode(_snapshot(step)))
+                        socket.send(encode(snapshot_of(step, VISITOR_ROWS)))
                         time.sleep(0.005)
                         while socket.poll(0):
                             socket.recv()
@@ -169,27 +169,3 @@ class Churn:
         self._ended.set()
         for thread in self._actors:
             thread.join()
-
-
-def _hello(name: str) -> Hello:
-    return Hello(
-        PROTOCOL_MAJOR, PROTOCOL_MINOR, name, f"{time.monotonic_ns()}", "soak", "soak", "soak",
-        1, 0, True, 64, 1 << 20, 8192, 1, 8192, "", [], ["branches"],
-    )  # fmt: skip
-
-
-def _snapshot(step: int) -> Snapshot:
-    """Half of the rows are branches of one request."""
-    rows, half = VISITOR_ROWS, VISITOR_ROWS // 2
-    columns = dict.fromkeys(ROW_COLUMNS, [step] * rows) | {
-        "request_id": [*range(1, rows + 1)],
-        "group_id": [*[1] * half, *[0] * half],
-        "role": [Role.TRUNK, *[Role.OPPORTUNISTIC] * (half - 1), *[Role.SERIAL] * half],
-        "flags": [0] * rows,
-        "max_new_tokens": [1024] * rows,
-        "parked_steps": [0] * rows,
-        "tpot_slo_s": [0.05] * rows,
-    }
-    packed = {name: pack(code, columns[name]) for name, code in ROW_COLUMNS.items()}
-    feedback = StepFeedback(step - 1, 0, rows, step * rows, 0, 0.01 + 1e-5 * (step % 7), 0, 0)
-    return Snapshot(step, Rows(**packed), 1000, 1 << 20, 0, 0, [feedback], 0)
