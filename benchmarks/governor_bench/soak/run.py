@@ -38,8 +38,8 @@ def soak(seconds: float, seed: int, told: Told) -> tuple[dict[str, Any], list[Re
         told: how many seconds are over.
 
     Returns:
-        What :func:`~governor_bench.soak.judge.judge` says of the readings; ``churn``: how often
-        what happened; ``errors`` and the first of them; ``leaked_tokens``: KV memory in use once
+        What :func:`~governor_bench.soak.judge.judge` says of the readings; ``missed_readings``:
+        how many the engine did not answer in time; ``churn``: how often what happened; ``errors`` and the first of them; ``leaked_tokens``: KV memory in use once
         everybody has left, -1 if the engine is not there to ask; whether both processes are
         ``alive``; and the readings.
     """
@@ -55,11 +55,14 @@ def soak(seconds: float, seed: int, told: Told) -> tuple[dict[str, Any], list[Re
         controller.wait_ready()
         engine.wait_ready()
         watch = Watch(engine, controller)
-        readings = []
+        readings, missed = [], 0
         with Churn(engine, controller, seed) as churn:
             started_s = time.monotonic()
             while (over_s := time.monotonic() - started_s) < seconds:
-                readings.append(watch.read(over_s))
+                try:
+                    readings.append(watch.read(over_s))
+                except TimeoutError:  # the machine is busy elsewhere; the next one will tell
+                    missed += 1
                 told(over_s)
                 if not (engine.is_running() and controller.is_running()):
                     break
@@ -67,6 +70,7 @@ def soak(seconds: float, seed: int, told: Told) -> tuple[dict[str, Any], list[Re
         alive = engine.is_running() and controller.is_running()
         report = {
             **judge(readings),
+            "missed_readings": missed,
             "churn": dict(churn.counts),
             "errors": len(churn.errors),
             "first_error": churn.errors[0] if churn.errors else "",
