@@ -39,9 +39,9 @@ def soak(seconds: float, seed: int, told: Told) -> tuple[dict[str, Any], list[Re
 
     Returns:
         What :func:`~governor_bench.soak.judge.judge` says of the readings; ``missed_readings``:
-        how many the engine did not answer in time; ``churn``: how often what happened; ``errors`` and the first of them; ``leaked_tokens``: KV memory in use once
-        everybody has left, -1 if the engine is not there to ask; whether both processes are
-        ``alive``; and the readings.
+        how many the engine did not answer in time; ``churn``: how often what happened; ``errors``
+        and the first of them; ``leaked_tokens``: KV memory in use once everybody has left, -1 if
+        the engine is not there to ask; whether both processes are ``alive``; and the readings.
     """
     with (
         workspace() as folder,
