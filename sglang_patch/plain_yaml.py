@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+MOST_DEPTH = 16
+"""Values in values. Settings have none, which a later check says by name."""
+
 
 class NotYaml(ValueError):
     """Text that is no YAML, or more than settings need of it; says where."""
@@ -22,8 +25,6 @@ def parse_yaml(text: bytes) -> Any:
             return loader.get_single_data()
         finally:
             loader.dispose()
-    except RecursionError:
-        raise NotYaml("nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         # PyYAML's own parsers of dates, numbers and the like raise what they please.
         raise NotYaml(str(error)) from error
@@ -40,9 +41,19 @@ def is_plain(text: str) -> bool:
 class _Plain(yaml.SafeLoader):
     """Without aliases: a few lines of them can stand for more than any memory holds."""
 
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self._depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(
                 problem="aliases are not read", problem_mark=self.current_event.start_mark
             )
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            where = self.current_event.start_mark
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=where)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
