@@ -7,9 +7,11 @@ Each gets an equal share of the time, in a process of its own. What is found is 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -62,7 +64,8 @@ def fuzz(name: str, seconds: int) -> Result:
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
     log = BUILD / name / "log"
     start_s = time.monotonic()
-    with log.open("wb") as output:
+    # libFuzzer ends its process at once, and what it has put away would stay.
+    with log.open("wb") as output, tempfile.TemporaryDirectory(prefix="governor-fuzz-") as scratch:
         done = subprocess.run(
             [
                 *(sys.executable, str(HERE / "fuzz_one.py"), name, str(corpus)),
@@ -73,6 +76,7 @@ def fuzz(name: str, seconds: int) -> Result:
             ],
             stdout=output,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": scratch},
             check=False,
         )
     told = EXECUTIONS.search(log.read_bytes())
