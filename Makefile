@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/uv/bin/uv
 WORKERS ?= 2
+MINUTES ?= 10
 export OMP_NUM_THREADS ?= 1
 # SGLang's sources take ten seconds to compile, in each of an engine's processes: keep the result.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models demo serve test bench readme lint format requirements clean
+.PHONY: help setup models demo serve test bench fuzz readme lint format requirements clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +48,10 @@ bench: setup ## decision latency and overhead on this machine
 	$(BIN)/governor bench decision --json build/bench/decision.json
 	$(BIN)/governor bench overhead --json build/bench/overhead.json
 
+fuzz: setup ## coverage-guided fuzzing of all that reads from outside, for MINUTES
+	$(UV) pip install --quiet --python $(BIN)/python -r requirements/fuzz.txt
+	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
+
 readme: setup ## write the README's figures from benchmarks/results
 	$(BIN)/python -m governor_bench.readme
 
@@ -57,8 +62,11 @@ format: setup ## let ruff format and mend what it can
 requirements: $(UV) ## compile the requirement files anew from pyproject.toml
 	$(UV) pip compile --quiet --no-header --upgrade --python-version 3.11 \
 		pyproject.toml -o requirements/controller.txt
-	$(UV) pip compile --quiet --no-header --upgrade --python-version 3.11 --all-extras \
+	$(UV) pip compile --quiet --no-header --upgrade --python-version 3.11 \
+		--extra engine --extra cluster --extra bench --extra dev \
 		pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile --quiet --no-header --upgrade --python-version 3.11 --extra fuzz \
+		-c requirements/dev.txt pyproject.toml -o requirements/fuzz.txt
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 from governor_protos.limits import MAX_LEASE_STEPS, MAX_TEXT
 from msgspec import Meta
+
+from controller_service.plain_yaml import NotYaml, is_plain, parse_yaml
 
 MAX_CONFIG_BYTES = 64 << 10
 
@@ -83,9 +84,16 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> ControllerCo
     for key in values:
         _check_key(key, path)
     try:
-        return msgspec.convert(values, ControllerConfig)
+        config = msgspec.convert(values, ControllerConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path or 'settings'}: {error}") from error
+    for key, value in msgspec.structs.asdict(config).items():
+        if isinstance(value, str) and not is_plain(value):
+            raise ConfigError(
+                f"{path or 'settings'}: {key}: {value!r:.80} holds a zero byte or is not UTF-8; "
+                "no path and no name can be that"
+            )
+    return config
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -97,8 +105,8 @@ def _read(path: Path) -> dict[str, Any]:
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        values = parse_yaml(text)
+    except NotYaml as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if values is None:
         return {}

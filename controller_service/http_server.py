@@ -42,6 +42,8 @@ def listen(config: ControllerConfig) -> socket.socket:
         )
     try:
         return _listen(host, port)
+    except UnicodeError as error:
+        raise HttpAddressError(f"--http {config.http}: no host has such a name") from error
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise HttpAddressError(f"--http {config.http}: {error.strerror}") from error

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import yaml
 from msgspec import Meta
 
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.keys import Keys, read_keys
+from sglang_patch.plain_yaml import NotYaml, is_plain, parse_yaml
 
 PREFIX = "GOVERNOR_"
 FLAG = "--governor-endpoint"
@@ -106,6 +106,12 @@ def load(
         config = msgspec.convert(values, EngineConfig, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"Governor configuration: {error}") from error
+    for name, value in msgspec.structs.asdict(config).items():
+        if isinstance(value, str) and not is_plain(value):
+            raise ConfigurationError(
+                f"{PREFIX}{name.upper()}: {value!r:.80} holds a zero byte or is not UTF-8; no path "
+                "and no name can be that"
+            )
     if config.active:
         _check_endpoint(config)
     return config
@@ -154,8 +160,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     if len(text) > MAX_FILE_BYTES:
         raise ConfigurationError(f"GOVERNOR_CONFIG: {path} is larger than {MAX_FILE_BYTES} bytes")
     try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = parse_yaml(text)
+    except NotYaml as error:
         raise ConfigurationError(f"GOVERNOR_CONFIG: {path} is not YAML: {error}") from error
     if data is None:
         return {}

@@ -28,7 +28,7 @@ restarted meanwhile is found before the next request, not by it."""
 POLL_PAUSE_S = 5e-5
 REFUSED_RETRY_S = 10.0
 RENEW_S = 10.0
-"""How long a connection with keys may fail to come about before it is made anew."""
+"""How long a connection may fail to come about before it is made anew."""
 
 
 class LinkState(Enum):
@@ -169,9 +169,10 @@ class ControllerLink:
         return socket
 
     def _renew(self, now_s: float) -> None:
-        """Connect anew: ZeroMQ gives up for good on a peer whose key, or ours, was refused."""
+        """Connect anew: ZeroMQ gives up for good on a peer that broke its protocol, as by a frame
+        above the limit, or whose key, or ours, was refused."""
         if self._renew_s:
-            if not self._told_of_keys:
+            if self._keys is not None and not self._told_of_keys:
                 logger.warning(
                     "Governor: no controller at %s, or its key or this engine's is refused "
                     "(GOVERNOR_CONTROLLER_KEY_FILE, GOVERNOR_KEY_FILE, the controller's "
@@ -196,7 +197,7 @@ class ControllerLink:
         if self._send(self._hello):
             self._renew_s = 0.0
             self._told_of_keys = False
-        elif self._keys is not None and now_s >= self._renew_s:
+        elif now_s >= self._renew_s:
             self._renew(now_s)
 
     def _send(self, frame: bytes) -> bool:

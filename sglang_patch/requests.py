@@ -124,6 +124,8 @@ def is_protected(params: Any) -> bool:
 def _check_flat(key: Any, value: Any) -> None:
     if not isinstance(key, str):
         raise RequestFieldError(repr(key)[:64], "names must be strings")
+    if not key:
+        raise RequestFieldError("''", "a name has at least one letter")
     if key.startswith("_governor"):
         raise RequestFieldError(key[:64], "names that start with '_governor' are reserved")
     items: list[Any] = [value]

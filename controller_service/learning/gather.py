@@ -105,7 +105,7 @@ def read_one(task: Task) -> Found:
         if task.path.endswith(SAMPLES_SUFFIX):
             return _read_samples_file(task)
         return _read_log(task)
-    except (BadSource, OSError, ValueError) as error:
+    except (BadSource, OSError, ValueError, msgspec.DecodeError, RecursionError) as error:
         return Found(task.path, "", None, (), b"", str(error)[:500])
 
 

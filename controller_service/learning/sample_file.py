@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from controller_service.learning.arrays import unpack
 from controller_service.learning.samples import COLUMNS, Samples
 
 MOST_BYTES = 64 << 20
@@ -27,11 +27,17 @@ def load_samples(path: Path) -> Samples:
         BadSampleFile: missing, too large, damaged, or columns that are not what they should be.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
             raise BadSampleFile(f"{path}: larger than {MOST_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as stored:
-            columns = [stored[name] for name in COLUMNS]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        stored = unpack(data, path.name, MOST_BYTES)
+        columns = [stored[name] for name in COLUMNS]
+    except KeyError as error:
+        raise BadSampleFile(f"{path}: not a file of samples: no column {error}") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, BadSampleFile):
+            raise
         raise BadSampleFile(f"{path}: not a file of samples: {error}") from error
     lengths = {column.shape for column in columns}
     if len(lengths) != 1 or any(column.dtype != np.float64 for column in columns):

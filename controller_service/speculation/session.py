@@ -122,7 +122,8 @@ class DraftSession:
     def _accepted_by_row(self, snapshot: Snapshot, has_drafted: bool) -> Floats:
         rows = snapshot.rows
         count = len(rows)
-        if len(rows.draft_tokens) != 4 * count:
+        # Each column may be left empty by itself.
+        if len(rows.draft_tokens) != 4 * count or len(rows.accepted_tokens) != 4 * count:
             return np.full(count, self._estimator.mean)
         ids = np.frombuffer(rows.request_id, "<u4")
         output, drafted, accepted = (

@@ -62,5 +62,6 @@ def _read(path: Path) -> bytes:
 def _decode(data: bytes, origin: str) -> StepProfile:
     try:
         return msgspec.json.decode(data, type=StepProfile)
-    except msgspec.DecodeError as error:  # a ValidationError names the field
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # a ValidationError names the field
         raise ProfileError(f"profile {origin}: {error}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zmq
 from governor_protos import decode_to_controller, encode
+from governor_protos.limits import MAX_FRAME_BYTES
 from governor_protos.messages import Decision, Goodbye, Hello, Refusal, Rows, Snapshot, Welcome
 
 from sglang_patch.breaker import BreakerState, CircuitBreaker
@@ -231,6 +232,27 @@ def test_an_incompatible_controller_is_refused(
     assert "9.1" in caplog.text
     assert "1.0" in caplog.text
     assert not link.ask(snapshot(6), 0.0)
+
+
+def test_a_frame_above_the_limit_costs_the_connection_and_no_more(
+    link: ControllerLink, controller: FakeController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZeroMQ drops a peer that sends one and never tries again by itself."""
+    monkeypatch.setattr("sglang_patch.link.RENEW_S", 0.1)
+    introduce(link, controller)
+    controller.say(bytes(MAX_FRAME_BYTES + 1))
+    step = 0
+
+    def lost() -> bool:
+        nonlocal step
+        step += 1
+        link.ask(snapshot(step), time.perf_counter())
+        return link.state is LinkState.INTRODUCING
+
+    until(link, lost)
+    while controller.socket.poll(0):
+        controller.receive()  # what had left before
+    introduce(link, controller)
 
 
 def test_a_controller_that_leaves_and_returns_is_found_again(

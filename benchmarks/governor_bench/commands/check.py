@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from governor_bench.commands.clients import check_clients
+from governor_bench.commands.frames import check_frames
 from governor_bench.commands.learning import check_learning
 from governor_bench.commands.output import finish, json_option, progress_bar
 from governor_bench.commands.soak import check_soak
@@ -18,6 +19,7 @@ def check() -> None:
 
 
 check.add_command(check_clients)
+check.add_command(check_frames)
 check.add_command(check_learning)
 check.add_command(check_soak)
 check.add_command(check_upgrade)

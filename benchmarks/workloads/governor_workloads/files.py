@@ -30,7 +30,7 @@ def read_json(path: Path, of: Callable[[object], T]) -> T:
         raise WorkloadError(f"{path}: larger than {MAX_JSON_BYTES} bytes; give a smaller file")
     try:
         return of(msgspec.json.decode(data))
-    except (msgspec.DecodeError, UnicodeDecodeError, WorkloadError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, WorkloadError) as error:
         raise WorkloadError(f"{path}: {error}") from None
 
 

@@ -40,6 +40,7 @@ from controller_service.learning.families.compiled import (
 from controller_service.learning.families.family import Family
 from controller_service.learning.families.line import Line
 from controller_service.learning.families.spread import conformal, spread_table, table_mesh
+from controller_service.learning.families.tree_text import booster_from
 from controller_service.learning.samples import Samples
 from controller_service.predictors.base import P90, Floats
 from controller_service.predictors.table import CompiledTable, Surcharge
@@ -56,6 +57,10 @@ QUANTILE_TREES = 60
 LEAST_RATIO = 0.1
 """Of the percentile to the mean, so that it stays a duration."""
 MOST_AXIS = 8192
+MOST_CELLS = 70_000
+"""Of the table that a stored model is compiled into: as many as a fitted one can have."""
+FEATURES = 2
+"""Padded rows and context."""
 
 _COMMON = {
     "num_threads": 1,
@@ -162,6 +167,8 @@ def _check_axes(axes: Axes) -> None:
             raise ValueError("an axis of the table must start at 0 and rise")
     if axes.rows[-1] > MOST_AXIS or (axes.rows % 1).any():
         raise ValueError(f"rows of the table must be whole, at most {MOST_AXIS}")
+    if len(axes.rows) * len(axes.context) > MOST_CELLS:
+        raise ValueError(f"the table has more than {MOST_CELLS} cells")
 
 
 def _scalars(values: Floats) -> tuple[float, float, float, float, float]:
@@ -225,7 +232,7 @@ def _boost(decode: Samples, backbone: Backbone) -> str:
 
 
 def _curve(backbone: Backbone, trees: str) -> DecodeCurve:
-    booster = lightgbm.Booster(model_str=trees) if trees else None
+    booster = booster_from(trees, FEATURES) if trees else None
 
     def seconds(rows: Floats, context: Floats) -> Floats:
         straight = backbone.seconds(rows, context)
@@ -275,7 +282,7 @@ def _ratio(mean: CompiledTable, quantile: str, graph_rows: tuple[int, ...]) -> F
     if not quantile:
         return np.ones(mean.latency_s.shape)
     rows, context = table_mesh(mean)
-    booster = lightgbm.Booster(model_str=quantile)
+    booster = booster_from(quantile, FEATURES)
     found = booster.predict(_features(rows.ravel(), context.ravel(), graph_rows))
     return np.maximum(np.reshape(found, rows.shape), LEAST_RATIO)
 
