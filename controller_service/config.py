@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from governor_protos.limits import MAX_LEASE_STEPS, MAX_TEXT
+from governor_protos.plain_yaml import NotYaml, is_plain, parse_yaml
 from msgspec import Meta
-
-from controller_service.plain_yaml import NotYaml, is_plain, parse_yaml
 
 MAX_CONFIG_BYTES = 64 << 10
 
@@ -83,16 +82,12 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> ControllerCo
     values.update({key: value for key, value in overrides.items() if value is not None})
     for key in values:
         _check_key(key, path)
+    _check_texts(values, path)
     try:
         config = msgspec.convert(values, ControllerConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path or 'settings'}: {error}") from error
-    for key, value in msgspec.structs.asdict(config).items():
-        if isinstance(value, str) and not is_plain(value):
-            raise ConfigError(
-                f"{path or 'settings'}: {key}: {value!r:.80} holds a zero byte or is not UTF-8; "
-                "no path and no name can be that"
-            )
+    _check_texts(msgspec.structs.asdict(config), path)  # the defaults as well
     return config
 
 
@@ -113,6 +108,15 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings")
     return values
+
+
+def _check_texts(values: Mapping[str, Any], path: Path | None) -> None:
+    for key, value in values.items():
+        if isinstance(value, str) and not is_plain(value):
+            raise ConfigError(
+                f"{path or 'settings'}: {key}: {value!r:.80} holds a zero byte or is not UTF-8; "
+                "no path and no name can be that"
+            )
 
 
 def _check_key(key: object, path: Path | None) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from governor_protos.plain_yaml import NotYaml, is_plain, parse_yaml
 from msgspec import Meta
 
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.keys import Keys, read_keys
-from sglang_patch.plain_yaml import NotYaml, is_plain, parse_yaml
 
 PREFIX = "GOVERNOR_"
 FLAG = "--governor-endpoint"
@@ -102,16 +102,16 @@ def load(
     _refuse_typos(environ)
     if (flag := _flag_value(argv)) is not None:
         values["endpoint"] = flag
-    try:
-        config = msgspec.convert(values, EngineConfig, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"Governor configuration: {error}") from error
-    for name, value in msgspec.structs.asdict(config).items():
+    for name, value in values.items():
         if isinstance(value, str) and not is_plain(value):
             raise ConfigurationError(
                 f"{PREFIX}{name.upper()}: {value!r:.80} holds a zero byte or is not UTF-8; no path "
                 "and no name can be that"
             )
+    try:
+        config = msgspec.convert(values, EngineConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"Governor configuration: {error}") from error
     if config.active:
         _check_endpoint(config)
     return config

@@ -68,9 +68,9 @@ def resealed(content: bytes) -> bytes:
         claimed = str(msgspec.json.decode(content, type=dict)["hash"]).encode()
     except (ValueError, KeyError, RecursionError):
         return content
-    head, found, tail = content.rpartition(claimed)
-    if len(claimed) != HASH_LENGTH or not found:
+    if len(claimed) != HASH_LENGTH or claimed not in content:
         return content
+    head, _, tail = content.rpartition(claimed)
     blank = head + b"0" * HASH_LENGTH + tail
     return head + hashlib.sha256(blank).hexdigest().encode() + tail
 
