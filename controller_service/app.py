@@ -19,6 +19,7 @@ from controller_service.controller import Controller
 from controller_service.curve import secured
 from controller_service.endpoint import bind, claimed
 from controller_service.http_server import HttpThread, address_of, listen, token_of
+from controller_service.log_lines import OneLine
 from controller_service.loop_calls import LoopCalls
 from controller_service.policies.base import Policy
 from controller_service.policies.registry import parse_policy
@@ -51,9 +52,9 @@ def serve(
     Raises:
         ValueError: a policy, predictor, endpoint, HTTP address or secret that cannot be used.
     """
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
+    logged = logging.StreamHandler()
+    logged.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=config.log_level.upper(), handlers=[logged])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # one ready line is enough
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     calls = LoopCalls()
