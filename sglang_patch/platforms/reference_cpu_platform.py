@@ -57,17 +57,24 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
     def init_backend(self) -> None:
         """Prepare this process; SGLang calls it once while it imports the model runner."""
         from sglang.srt.distributed.parallel_state import GroupCoordinator
+        from sglang.srt.mem_cache import kv_cache_configurator
         from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
         use_gloo_only(GroupCoordinator)
+        if not hasattr(SRTPlatform, "get_mha_kv_pool_cls"):
+            # SGLang 0.5.23 asks a platform for an allocator of larger pages only.
+            kv_cache_configurator.TokenToKVPoolAllocator = self.get_paged_allocator_cls()
         workers.prepare(SpeculativeAlgorithm)
 
     def get_default_attention_backend(self) -> str:
         """Name of the attention backend made of torch's scaled dot-product attention."""
         return ATTENTION_BACKEND
 
+    def get_kv_pool_cls(self, *, kind: str) -> None:
+        """Class of the KV pool for attention of a kind, in SGLang 0.5.23: None, its own."""
+
     def get_mha_kv_pool_cls(self) -> type:
-        """Class of the KV pool for multi-head attention: SGLang's own."""
+        """Class of the KV pool for multi-head attention, up to SGLang 0.5.17: SGLang's own."""
         from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
 
         pool: type = MHATokenToKVPool

@@ -137,6 +137,9 @@ def test_pages_of_several_tokens_are_refused(platform: Any) -> None:
         )
 
 
+SWITCHES = [names[0] for names in DEVICE_COMMUNICATORS]
+
+
 class FakeCoordinator:
     def __init__(
         self,
@@ -162,7 +165,7 @@ def test_groups_do_without_device_communicators(monkeypatch: pytest.MonkeyPatch)
     once = FakeCoordinator.__init__
     use_gloo_only(FakeCoordinator)
     assert FakeCoordinator.__init__ is once
-    given = dict.fromkeys(DEVICE_COMMUNICATORS, True)
+    given = dict.fromkeys(SWITCHES, True)
     by_name = FakeCoordinator([0, 1], **given, group_name="tp")
     by_position = FakeCoordinator([0, 1], True, True, True, True, "tp")
     assert by_name.used == by_position.used == [False] * 4
