@@ -70,8 +70,11 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
         """Name of the attention backend made of torch's scaled dot-product attention."""
         return ATTENTION_BACKEND
 
-    def get_kv_pool_cls(self, *, kind: str) -> None:
-        """Class of the KV pool for attention of a kind, in SGLang 0.5.23: None, its own."""
+    def get_kv_pool_cls(self, *, kind: str) -> type | None:
+        """Class of the KV pool for a kind of attention, in SGLang 0.5.23; None: its own."""
+        from sglang_patch.platforms.kv_pool import KvPool
+
+        return KvPool if kind == "mha" else None
 
     def get_mha_kv_pool_cls(self) -> type:
         """Class of the KV pool for multi-head attention, up to SGLang 0.5.17: SGLang's own."""

@@ -80,6 +80,9 @@ def test_supplies_what_sglang_builds_with(platform: Any) -> None:
     assert platform.get_device() == "cpu"
     assert platform.get_default_attention_backend() == "torch_native"
     assert platform.get_mha_kv_pool_cls().__name__ == "MHATokenToKVPool"
+    pool = platform.get_kv_pool_cls(kind="mha")
+    assert pool.__mro__[1].__name__ == "MHATokenToKVPool"
+    assert platform.get_kv_pool_cls(kind="mla") is None, "SGLang's own"
     assert platform.get_torch_distributed_backend_str() == "gloo"
     used, total = platform.get_current_memory_usage(), platform.get_device_total_memory()
     assert 0 < used < total
