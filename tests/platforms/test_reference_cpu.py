@@ -133,6 +133,18 @@ def test_more_ranks_than_cores_share(monkeypatch: pytest.MonkeyPatch, platform: 
     assert module.deal_cores(4) == "0|1|0|1"
 
 
+@pytest.mark.parametrize("algorithm", ["NGRAM", "standalone", "EAGLE"])
+def test_drafts_are_refused_of_a_version_whose_kernels_are_not_known(
+    platform: Any, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    from sglang_patch.seams import versions
+
+    monkeypatch.setattr(versions, "installed", lambda: "0.5.23")
+    with pytest.raises(ValueError, match=r"this version of SGLang: install 0\.5\.17"):
+        platform.apply_server_args_defaults(server_args(speculative_algorithm=algorithm))
+    platform.apply_server_args_defaults(server_args(speculative_algorithm="EMULATED"))
+
+
 def test_pages_of_several_tokens_are_refused(platform: Any) -> None:
     with pytest.raises(ValueError, match="--page-size"):
         platform.get_paged_allocator_cls()(
