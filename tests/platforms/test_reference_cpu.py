@@ -95,6 +95,7 @@ def server_args(**changes: Any) -> SimpleNamespace:
         "dtype": "auto",
         "max_total_tokens": None,
         "tp_size": 1,
+        "dp_size": 1,
         "disable_overlap_schedule": False,
     }
     return SimpleNamespace(**(given | changes))
@@ -125,6 +126,21 @@ def test_ranks_get_cores_unless_they_are_dealt_out_already(
         monkeypatch.delenv(variable)
     platform.apply_server_args_defaults(server_args(tp_size=2))
     assert os.environ[variable] == (chosen or "3,7|5")
+
+
+@pytest.mark.parametrize(("by", "dealt"), [("tp_rank", None), ("world_size", "3,7|5")])
+def test_replicas_get_cores_where_sglang_binds_all_ranks(
+    monkeypatch: pytest.MonkeyPatch, platform: Any, by: str, dealt: str | None
+) -> None:
+    from sglang.srt.utils import numa_utils
+
+    bind: dict[str, Any] = {"tp_rank": lambda tp_rank: None, "world_size": lambda world_size: None}
+    monkeypatch.setattr(numa_utils, "init_threads_binding", bind[by])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 5, 7})
+    monkeypatch.setenv("SGLANG_CPU_OMP_THREADS_BIND", "")
+    monkeypatch.delenv("SGLANG_CPU_OMP_THREADS_BIND")
+    platform.apply_server_args_defaults(server_args(dp_size=2))
+    assert os.environ.get("SGLANG_CPU_OMP_THREADS_BIND") == dealt
 
 
 def test_more_ranks_than_cores_share(monkeypatch: pytest.MonkeyPatch, platform: Any) -> None:
