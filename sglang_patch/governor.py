@@ -318,6 +318,10 @@ class EngineGovernor:
         self.tally.retracted_rows += retracted
         self.tally.vetoed_steps += vetoed
 
+    def decode_skipped(self, *, retracted: int) -> None:
+        """No decode step was put together after all: nobody advances, nobody has sat out."""
+        self.tally.retracted_rows += retracted
+
     def _count(self, footing: Footing) -> None:
         tally = self.tally
         tally.governed_steps += 1

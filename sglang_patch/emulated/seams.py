@@ -11,6 +11,7 @@ from sglang_patch.emulated.speculation.arguments import NAME as DRAFTS
 from sglang_patch.emulated.speculation.fields import luck_of
 from sglang_patch.emulated.waiting import DeviceEvent, wait_until
 from sglang_patch.errors import ConfigurationError
+from sglang_patch.seams.differences.ranks import ranks_of
 from sglang_patch.seams.hooks import Hook, require_applied
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
         from sglang_patch.emulated.metrics import DeviceMetrics
 
         emulation = runtime.current()
-        emulation.metrics = DeviceMetrics(emulation.scale, scheduler.ps.dp_rank or 0)
+        emulation.metrics = DeviceMetrics(emulation.scale, ranks_of(scheduler).dp_rank)
 
 
 def after_pull_raw_reqs(requests: list[Any] | None, receiver: Any) -> None:

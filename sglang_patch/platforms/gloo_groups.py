@@ -13,12 +13,13 @@ import inspect
 from typing import Any
 
 DEVICE_COMMUNICATORS = (
-    "use_pynccl",
-    "use_pymscclpp",
-    "use_custom_allreduce",
-    "use_torch_symm_mem_all_reduce",
+    ("use_pynccl",),
+    ("use_pymscclpp", "use_mscclpp"),
+    ("use_custom_allreduce",),
+    ("use_torch_symm_mem_all_reduce",),
 )
-"""Arguments of `GroupCoordinator.__init__` that each build a communicator for a GPU."""
+"""Arguments of `GroupCoordinator.__init__` that each build a communicator for a GPU, with every
+name that one has had (up to SGLang 0.5.17, in 0.5.23)."""
 
 _MARK = "__governor_gloo_only__"
 
@@ -39,7 +40,12 @@ def use_gloo_only(coordinator: type) -> None:
     if hasattr(construct, _MARK):
         return
     signature = inspect.signature(construct)
-    missing = [name for name in DEVICE_COMMUNICATORS if name not in signature.parameters]
+    known = [set(names) & set(signature.parameters) for names in DEVICE_COMMUNICATORS]
+    missing = [
+        " or ".join(names)
+        for names, found in zip(DEVICE_COMMUNICATORS, known, strict=True)
+        if not found
+    ]
     if missing:
         raise RuntimeError(
             f"{coordinator.__module__}.{coordinator.__qualname__} takes no {', '.join(missing)}: "
@@ -47,10 +53,12 @@ def use_gloo_only(coordinator: type) -> None:
             "later, in a CUDA library."
         )
 
+    switches = set().union(*known)
+
     @functools.wraps(construct)
     def construct_with_gloo(*args: Any, **kwargs: Any) -> None:
         bound = signature.bind(*args, **kwargs)
-        bound.arguments.update(dict.fromkeys(DEVICE_COMMUNICATORS, False))
+        bound.arguments.update(dict.fromkeys(switches, False))
         construct(*bound.args, **bound.kwargs)
 
     setattr(construct_with_gloo, _MARK, True)

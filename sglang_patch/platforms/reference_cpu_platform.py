@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -49,25 +50,36 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
             server_args.dtype = DTYPE
         if server_args.max_total_tokens is None:
             server_args.max_total_tokens = DEFAULT_MAX_TOTAL_TOKENS
-        if server_args.tp_size > 1:
+        ranks = bound_ranks(server_args)
+        if ranks > 1:
             # SGLang refuses more ranks than NUMA nodes unless the cores are dealt out by hand.
-            os.environ.setdefault(THREAD_BINDING_VARIABLE, deal_cores(server_args.tp_size))
+            os.environ.setdefault(THREAD_BINDING_VARIABLE, deal_cores(ranks))
         requirements.refuse_unsupported(server_args)
 
     def init_backend(self) -> None:
         """Prepare this process; SGLang calls it once while it imports the model runner."""
         from sglang.srt.distributed.parallel_state import GroupCoordinator
+        from sglang.srt.mem_cache import kv_cache_configurator
         from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
         use_gloo_only(GroupCoordinator)
+        if not hasattr(SRTPlatform, "get_mha_kv_pool_cls"):
+            # SGLang 0.5.23 asks a platform for an allocator of larger pages only.
+            kv_cache_configurator.TokenToKVPoolAllocator = self.get_paged_allocator_cls()
         workers.prepare(SpeculativeAlgorithm)
 
     def get_default_attention_backend(self) -> str:
         """Name of the attention backend made of torch's scaled dot-product attention."""
         return ATTENTION_BACKEND
 
+    def get_kv_pool_cls(self, *, kind: str) -> type | None:
+        """Class of the KV pool for a kind of attention, in SGLang 0.5.23; None: its own."""
+        from sglang_patch.platforms.kv_pool import KvPool
+
+        return KvPool if kind == "mha" else None
+
     def get_mha_kv_pool_cls(self) -> type:
-        """Class of the KV pool for multi-head attention: SGLang's own."""
+        """Class of the KV pool for multi-head attention, up to SGLang 0.5.17: SGLang's own."""
         from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
 
         pool: type = MHATokenToKVPool
@@ -118,6 +130,17 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
     def get_torch_profiler_activity(self) -> Any:
         """Torch's profiler activity for this device."""
         return torch.profiler.ProfilerActivity.CPU
+
+
+def bound_ranks(server_args: ServerArgs) -> int:
+    """How many ranks SGLang binds to cores of their own: those of one replica up to 0.5.17, those
+    of all replicas in 0.5.23."""
+    from sglang.srt.utils import numa_utils
+
+    ranks = int(server_args.tp_size)
+    if "world_size" in inspect.signature(numa_utils.init_threads_binding).parameters:
+        ranks *= int(server_args.dp_size)
+    return ranks
 
 
 def deal_cores(ranks: int) -> str:

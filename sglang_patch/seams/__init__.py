@@ -9,6 +9,6 @@
 | ``speculation.py`` | ``SpeculativeAlgorithm.create_worker``, ``adaptive_unsupported_reason`` | length of drafts, caps of rows |
 | ``running.py`` | ``Scheduler.run_batch``, ``.launch_batch_sample_if_needed``, ``.process_batch_result`` | snapshot, measure, return parked rows |
 
-``catalogue.py`` lists them; ``hooks.py`` registers them and checks that they took; ``versions.py`` holds what differs
-between SGLang versions; ``batches.py`` and ``requests.py`` read and cut SGLang's batches.
+``catalogue.py`` lists them; ``hooks.py`` registers them and checks that they took; ``versions.py`` lists the versions of
+SGLang that were checked, ``differences/`` what differs between them; ``batches.py`` and ``requests.py`` read and cut SGLang's batches.
 """  # noqa: E501

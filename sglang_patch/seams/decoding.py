@@ -43,7 +43,12 @@ def around_update_running_batch(
         adopt(batch, state.parked)
         state.parked = None
         to_run = original(scheduler, batch)
-    if state.governor is not None:
+    if state.governor is None:
+        return to_run
+    if to_run is None:
+        # SGLang from 0.5.23 on: it waits a step for the memory of rows whose end is under way.
+        state.governor.decode_skipped(retracted=len(retracted))
+    else:
         state.governor.decode_planned(
             _records(state.parked),
             _records(batch),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sglang_patch.seams.differences.kv_record import kv_record
+
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
     from sglang.srt.managers.scheduler import Scheduler
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 def rest_of(req: Req) -> int:
     """Tokens of a started request that no chunk has covered yet."""
-    return int(req.seqlen - req.extend_range.end)
+    return int(req.seqlen) - kv_record().prefilled_to(req)
 
 
 def free_tokens(scheduler: Scheduler) -> int:
@@ -92,8 +94,5 @@ def _is_accounted_for(started: Req) -> bool:
     """
     from sglang.srt.environ import envs
 
-    return (
-        not envs.SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY.get()
-        or started.kv is None
-        or started.cache_protected_len >= started.kv.kv_allocated_len
-    )
+    strict = envs.SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY.get()
+    return not strict or kv_record().is_all_cached(started)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sglang_patch.apply.prefill import OWN_CHOICE, STOCK, budget_of
 from sglang_patch.seams import overtaking, runtime
+from sglang_patch.seams.differences.last_steps import staying
+from sglang_patch.seams.differences.upkeep import upkeep
 from sglang_patch.seams.kv_room import keeps_room
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def around_get_new_batch_prefill(
         most_tokens=scheduler.chunked_prefill_size,
         page_size=scheduler.page_size,
         mixed_rows=mixed_rows,
-        can_decode=_can_decode(running_batch),
+        can_decode=_can_decode(scheduler, running_batch),
     )
     if budget == 0 and keeps_room(scheduler, running_batch):
         return _decode_instead(scheduler, running_batch)
@@ -102,21 +104,17 @@ def _prefill(
 def _decode_instead(scheduler: Scheduler, running_batch: ScheduleBatch) -> Any:
     """No prefill at this step; what SGLang looks after on every such occasion is looked after."""
     from sglang.srt.managers.scheduler import NextBatchPlan
-    from sglang.srt.runtime_context import get_memory
 
     if scheduler.grammar_manager.has_waiting_grammars():
         for req in scheduler.grammar_manager.get_ready_grammar_requests():
             scheduler._add_request_to_queue(req)
-    if scheduler.enable_hierarchical_cache or get_memory().enable_flexkv:
-        scheduler.tree_cache.check_hicache_events()
+    upkeep()(scheduler)
     return NextBatchPlan(batch_to_run=None, running_batch=running_batch)
 
 
-def _can_decode(running_batch: ScheduleBatch) -> bool:
+def _can_decode(scheduler: Scheduler, running_batch: ScheduleBatch) -> bool:
     """Whether a row is known to go on. Rows may turn out to have ended, as in SGLang itself."""
-    return not running_batch.is_prefill_only and any(
-        not req.finished() for req in running_batch.reqs
-    )
+    return not running_batch.is_prefill_only and bool(staying(scheduler, running_batch))
 
 
 def in_order(queue: Sequence[Req], first: Sequence[str]) -> list[Req]:

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sglang_patch.seams.differences.prefix_cache import prefix_cache
+
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req
 
 
 def is_plain(tree: Any) -> bool:
-    """Whether it is one of SGLang's two caches for one kind of KV in device memory alone."""
-    from sglang.srt.mem_cache.chunk_cache import ChunkCache
-    from sglang.srt.mem_cache.radix_cache import RadixCache
-
-    return type(tree) in (RadixCache, ChunkCache)
+    """Whether it is SGLang's own cache for one kind of KV in device memory alone, in use or not."""
+    return prefix_cache().is_plain(tree)
 
 
 def keeps_prefixes(tree: Any) -> bool:
-    """Whether it is the plain radix tree, and in use: of other caches nothing is known."""
-    from sglang.srt.mem_cache.radix_cache import RadixCache
-
-    return type(tree) is RadixCache and not tree.disable
+    """Whether it is a plain radix tree, and in use: of other caches nothing is known."""
+    return prefix_cache().keeps_prefixes(tree)
 
 
 def cached_tokens(tree: Any, req: Req) -> int:
@@ -33,26 +30,9 @@ def cached_tokens(tree: Any, req: Req) -> int:
     0 in other caches than the plain radix tree. The last token is never found, as its output is
     needed; nor is what lies behind the start of the log-probabilities that a request asks for.
     """
-    from sglang.srt.mem_cache.radix_cache import RadixKey
-
     if not keeps_prefixes(tree) or req.positional_embed_overrides is not None:
         return 0
-    page_size: int = tree.page_size
     tokens = req.origin_input_ids
     if req.output_ids:
         tokens = tokens + req.output_ids
-    key = RadixKey(tokens, req.extra_key, limit=req._compute_max_prefix_len(len(tokens)))
-    key, _ = key.maybe_to_bigram_view(tree.is_eagle)
-    key = key.page_aligned(page_size)
-    node, found = tree.root_node, 0
-    while len(key) > 0:
-        # NOTE: not by index: the dict of children makes up what it does not have.
-        child = node.children.get(key.child_key(page_size))
-        if child is None:
-            break
-        shared = child.key.match(key, page_size=page_size)
-        found += shared
-        if shared < len(child.key):
-            break
-        node, key = child, key[shared:]
-    return found
+    return prefix_cache().found(tree, req, tokens, req._compute_max_prefix_len(len(tokens)))

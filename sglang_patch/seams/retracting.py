@@ -16,6 +16,8 @@ from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from sglang_patch.seams import prefilling
+from sglang_patch.seams.differences.kv_record import kv_record
+from sglang_patch.seams.differences.last_steps import staying
 from sglang_patch.seams.kv_room import whole
 from sglang_patch.seams.prefix_hits import is_plain
 from sglang_patch.seams.requests import may_retract
@@ -52,8 +54,6 @@ def retract(scheduler: Scheduler, batch: ScheduleBatch, rids: Set[str]) -> list[
     Returns:
         The rows that have gone.
     """
-    from sglang.srt.mem_cache.common import release_kv_cache
-
     under_way = _first_tokens_under_way(scheduler)
     going = [
         index
@@ -63,7 +63,8 @@ def retract(scheduler: Scheduler, batch: ScheduleBatch, rids: Set[str]) -> list[
         and may_retract(req)
         and _fits_alone(scheduler, req)
     ]
-    if len(going) == len(batch.reqs):
+    gone_rids = {batch.reqs[index].rid for index in going}
+    if going and all(req.rid in gone_rids for req in staying(scheduler, batch)):
         going.pop()
     going = going[: _places(scheduler)]
     if not going:
@@ -74,7 +75,7 @@ def retract(scheduler: Scheduler, batch: ScheduleBatch, rids: Set[str]) -> list[
         keep_indices=[index for index in range(len(batch.reqs)) if index not in left]
     )
     for req in gone:
-        release_kv_cache(req, scheduler.tree_cache)
+        kv_record().release(req, scheduler.tree_cache)
         req.reset_for_retract()
     _count(scheduler, gone)
     for req in gone:

@@ -26,6 +26,7 @@ from sglang_patch.seams import (
     speculation,
     versions,
 )
+from sglang_patch.seams.differences.ranks import ranks_of
 from sglang_patch.seams.hooks import require_applied
 from sglang_patch.seams.unsupported import refuse_unsupported
 from sglang_patch.seams.waiting import WaitingQueue
@@ -60,8 +61,8 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
     """Scheduler: check the hooks, then connect (rank 0) or make ready to follow (other ranks)."""
     require_applied("scheduler")
     settings = config.load()
-    leads = scheduler.ps.attn_tp_rank == 0 and scheduler.ps.attn_cp_rank == 0
-    link = _connect(scheduler, settings) if leads else None
+    ranks = ranks_of(scheduler)
+    link = _connect(scheduler, settings) if ranks.leads else None
     governor = None
     if link is not None:
         governor = EngineGovernor(
@@ -84,7 +85,7 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
         # SGLang points the Prometheus client at its folder first; importing earlier would miss it.
         from sglang_patch.metrics import EngineMetrics
 
-        state.metrics = EngineMetrics(dp_rank=scheduler.ps.dp_rank or 0)
+        state.metrics = EngineMetrics(dp_rank=ranks.dp_rank)
     runtime.install(state)
     scheduler._request_dispatcher += _dispatcher(state)
     if governor is not None:
@@ -120,19 +121,19 @@ def _knobs(scheduler: Scheduler) -> list[str]:
 
 def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
     args = scheduler.server_args
-    dp_rank = scheduler.ps.dp_rank or 0
+    ranks = ranks_of(scheduler)
     drafting = speculation.drafting(scheduler)
     name = settings.engine_id or f"{os.uname().nodename}-{os.getppid()}"
     return Hello(
         protocol_major=PROTOCOL_MAJOR,
         protocol_minor=PROTOCOL_MINOR,
-        engine_id=f"{name}-dp{dp_rank}",
+        engine_id=f"{name}-dp{ranks.dp_rank}",
         incarnation=uuid.uuid4().hex,
         plugin_version=__version__,
         sglang_version=versions.installed(),
         model=str(args.served_model_name or args.model_path)[:1024],
-        tp_size=scheduler.ps.tp_size,
-        dp_rank=dp_rank,
+        tp_size=ranks.tp_size,
+        dp_rank=ranks.dp_rank,
         overlap=bool(scheduler.enable_overlap),
         max_running_requests=min(scheduler.max_running_requests, MAX_COUNT),
         max_total_tokens=min(scheduler.max_total_num_tokens, MAX_COUNT),

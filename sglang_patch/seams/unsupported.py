@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sglang_patch.errors import ConfigurationError
+from sglang_patch.seams import versions
 from sglang_patch.seams.speculation import ngram
 
 
@@ -84,6 +85,16 @@ REFUSED = (
         _drafts(lambda args: args.speculative_algorithm.upper() not in GOVERNED_ALGORITHMS),
         "--speculative-algorithm",
         "only EAGLE, EAGLE3, STANDALONE and NGRAM are governed: use one of them, or leave it out",
+    ),
+    Refused(
+        _drafts(
+            lambda args: (
+                args.speculative_algorithm.upper() not in RAGGED_ALGORITHMS
+                and not versions.knows_drafts()
+            )
+        ),
+        "--speculative-algorithm on this version of SGLang",
+        f"drafts are governed on {', '.join(versions.DRAFTS)} alone: install it, or leave it out",
     ),
     Refused(
         _drafts(lambda args: getattr(args, "device", None) != "cpu"),

@@ -1,4 +1,4 @@
-"""Which SGLang versions the seams were checked against."""
+"""Which SGLang versions the seams were checked against. docs/versions.md says how."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sglang_patch.errors import ConfigurationError
 
-CHECKED = ("0.5.17",)
+CHECKED = ("0.5.17", "0.5.23")
+DRAFTS = ("0.5.17",)
+"""Those of them on which SGLang's own speculative decoding is governed, and runs on a CPU."""
 
 
 def installed() -> str:
@@ -14,6 +16,11 @@ def installed() -> str:
         return version("sglang")
     except PackageNotFoundError:
         return "unknown"
+
+
+def knows_drafts() -> bool:
+    """Whether this SGLang drafts in the way that Governor knows; asked of unknown versions, too."""
+    return installed() in DRAFTS
 
 
 def require_checked(*, allow_unknown: bool) -> None:

@@ -33,7 +33,8 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("GOVERNOR_EMULATED_SCALE", str(SCALE))
     runtime.current.cache_clear()
     args = SimpleNamespace(speculative_num_steps=STEPS, speculative_num_draft_tokens=STEPS + 1)
-    yield EmulatedWorker(args, 0, None, 0, SimpleNamespace(model_runner=None))
+    target = SimpleNamespace(model_runner=None)
+    yield EmulatedWorker(server_args=args, gpu_id=0, nccl_port=0, target_worker=target)
     runtime.current.cache_clear()
 
 
@@ -69,7 +70,7 @@ def decoded(worker: Any, rows: list[Row], *, logprobs: bool = False) -> Any:
     for number, (row, count) in enumerate(zip(rows, result.accept_lens.tolist(), strict=True)):
         row.written += result.next_token_ids[number * stride :][:count].tolist()
     assert published[0].tolist() == [row.committed for row in rows]
-    assert result.next_draft_input.tokens.tolist() == [row.written[-1] for row in rows]
+    assert result.next_draft_input.accept_tokens.tolist() == [row.written[-1] for row in rows]
     return result
 
 

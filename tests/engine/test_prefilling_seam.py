@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_trees import insert, plain_tree
 from waiting_requests import Batch, Request, scheduler_of
 
 from sglang_patch.apply.prefill import PrefillOrder
@@ -16,9 +17,6 @@ from sglang_patch.governor import StepOrder
 from sglang_patch.seams import prefilling, runtime
 from sglang_patch.seams.overtaking import named_before
 from sglang_patch.seams.prefilling import in_order, restored
-
-pytest.importorskip("torch")
-radix_cache = pytest.importorskip("sglang.srt.mem_cache.radix_cache")
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +70,6 @@ def prefill(
     return plan
 
 
-def tree() -> Any:
-    return radix_cache.RadixCache.create_simulated()
-
-
 def rids(queue: list[Request]) -> list[str]:
     return [req.rid for req in queue]
 
@@ -86,18 +80,18 @@ def queue_of(*lengths: int) -> list[Request]:
 
 def started_one(length: int = 500, done: int = 64) -> Request:
     req = Request("started", length)
-    req.extend_range = SimpleNamespace(end=done)
+    req.prefilled = done
     return req
 
 
 def test_own_choice_is_not_touched() -> None:
-    scheduler, original = scheduler_of(queue_of(5, 5), tree()), Original()
+    scheduler, original = scheduler_of(queue_of(5, 5), plain_tree()), Original()
     prefill(scheduler, PrefillOrder(), original, [Request("row")])
     assert original.shown == [(["a", "b"], 64, False)]
 
 
 def test_an_order_for_another_step_is_not_heeded() -> None:
-    scheduler, original = scheduler_of(queue_of(5), tree(), forward_ct=7), Original()
+    scheduler, original = scheduler_of(queue_of(5), plain_tree(), forward_ct=7), Original()
     state = runtime.SchedulerRuntime(scheduler=scheduler, governor=None, prefills=True)
     state.accept(StepOrder(7, (), prefill=PrefillOrder(8)))
     runtime.install(state)
@@ -106,7 +100,7 @@ def test_an_order_for_another_step_is_not_heeded() -> None:
 
 
 def test_a_hold_decodes_if_there_is_anything_to_decode() -> None:
-    scheduler, original = scheduler_of(queue_of(5), tree()), Original(takes=1)
+    scheduler, original = scheduler_of(queue_of(5), plain_tree()), Original(takes=1)
     plan = prefill(scheduler, PrefillOrder(0), original, [Request("row")])
     assert plan.batch_to_run is None
     assert original.shown == []
@@ -114,7 +108,7 @@ def test_a_hold_decodes_if_there_is_anything_to_decode() -> None:
 
 @pytest.mark.parametrize("rows", ["none", "ended", "prefill only"])
 def test_a_hold_never_idles_the_engine(rows: str) -> None:
-    scheduler, original = scheduler_of(queue_of(5), tree()), Original(takes=1)
+    scheduler, original = scheduler_of(queue_of(5), plain_tree()), Original(takes=1)
     row = Request("row")
     row.ended = rows == "ended"
     running = Batch([] if rows == "none" else [row])
@@ -131,7 +125,7 @@ def test_requests_whose_grammar_is_ready_join_the_queue_of_a_held_step() -> None
     joined: list[Request] = []
     scheduler = scheduler_of(
         queue_of(5),
-        tree(),
+        plain_tree(),
         grammar_manager=SimpleNamespace(
             has_waiting_grammars=lambda: True,
             get_ready_grammar_requests=lambda: [Request("ready")],
@@ -144,7 +138,7 @@ def test_requests_whose_grammar_is_ready_join_the_queue_of_a_held_step() -> None
 
 def test_a_budget_is_the_chunk_of_the_step_and_decode_rows_are_added_where_they_count() -> None:
     for mixed, chunk in ((False, 20), (True, 23)):
-        scheduler = scheduler_of(queue_of(50), tree(), is_mixed_chunk=mixed)
+        scheduler = scheduler_of(queue_of(50), plain_tree(), is_mixed_chunk=mixed)
         original = Original(takes=1)
         prefill(scheduler, PrefillOrder(20), original, [Request("row") for _ in range(3)])
         assert original.shown == [(["a"], chunk, False)]
@@ -160,7 +154,7 @@ def test_an_order_lasts_a_step_and_is_ignored_where_sglang_sorts_the_queue(
 ) -> None:
     scheduler = scheduler_of(
         queue_of(5, 5, 5),
-        tree(),
+        plain_tree(),
         policy=SimpleNamespace(policy=SimpleNamespace(value=policy)),
         enable_priority_scheduling=by_priority,
     )
@@ -173,7 +167,7 @@ def test_an_order_lasts_a_step_and_is_ignored_where_sglang_sorts_the_queue(
 def test_all_is_undone_when_sglang_fails() -> None:
     for started in (None, started_one()):
         queue = queue_of(5, 5)
-        scheduler = scheduler_of(queue, tree(), chunked_req=started)
+        scheduler = scheduler_of(queue, plain_tree(), chunked_req=started)
         with pytest.raises(RuntimeError):
             prefill(scheduler, PrefillOrder(20, ("b", "started")), Original(fails=True))
         assert scheduler.waiting_queue == queue
@@ -183,7 +177,7 @@ def test_all_is_undone_when_sglang_fails() -> None:
 
 def test_whole_prompts_pass_the_started_one_as_far_as_they_fit() -> None:
     started = started_one()
-    scheduler = scheduler_of(queue_of(30, 10, 25, 5), tree(), chunked_req=started)
+    scheduler = scheduler_of(queue_of(30, 10, 25, 5), plain_tree(), chunked_req=started)
     original = Original(takes=2)
     prefill(scheduler, PrefillOrder(40, ("b", "c", "a", "started", "d")), original)
     assert original.shown == [(["b", "c"], None, False)]
@@ -194,7 +188,7 @@ def test_whole_prompts_pass_the_started_one_as_far_as_they_fit() -> None:
 
 
 def test_one_that_sglang_does_not_take_goes_back_to_its_place() -> None:
-    scheduler = scheduler_of(queue_of(5, 5, 5), tree(), chunked_req=started_one())
+    scheduler = scheduler_of(queue_of(5, 5, 5), plain_tree(), chunked_req=started_one())
     original = Original(takes=1)
     prefill(scheduler, PrefillOrder(40, ("c", "b", "started")), original)
     assert original.shown == [(["c", "b"], None, False)]
@@ -203,7 +197,7 @@ def test_one_that_sglang_does_not_take_goes_back_to_its_place() -> None:
 
 def test_nobody_passes_a_started_request_that_is_not_named() -> None:
     scheduler, original = (
-        scheduler_of(queue_of(5, 5), tree(), chunked_req=started_one()),
+        scheduler_of(queue_of(5, 5), plain_tree(), chunked_req=started_one()),
         Original(),
     )
     prefill(scheduler, PrefillOrder(20, ("b",)), original)
@@ -226,7 +220,7 @@ NOBODY_PASSES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("why", NOBODY_PASSES)
 def test_the_started_one_goes_on_where_passing_is_not_safe(why: str) -> None:
     scheduler = scheduler_of(
-        queue_of(5, 5), tree(), **({"chunked_req": started_one()} | NOBODY_PASSES[why])
+        queue_of(5, 5), plain_tree(), **({"chunked_req": started_one()} | NOBODY_PASSES[why])
     )
     original = Original()
     plan = prefill(scheduler, PrefillOrder(20, ("b", "started")), original, [Request("row")])
@@ -235,16 +229,17 @@ def test_the_started_one_goes_on_where_passing_is_not_safe(why: str) -> None:
 
 
 def test_if_sglang_takes_nobody_the_started_one_goes_on() -> None:
-    scheduler, original = scheduler_of(queue_of(5), tree(), chunked_req=started_one()), Original()
+    scheduler, original = (
+        scheduler_of(queue_of(5), plain_tree(), chunked_req=started_one()),
+        Original(),
+    )
     prefill(scheduler, PrefillOrder(20, ("a", "started")), original)
     assert original.shown == [(["a"], None, False), (["a"], 20, True)]
 
 
 def test_a_cached_prompt_passes_by_what_is_missing() -> None:
-    cache = tree()
-    cache.insert(
-        radix_cache.InsertParams(key=radix_cache.RadixKey(Request("x", 90).origin_input_ids))
-    )
+    cache = plain_tree()
+    insert(cache, range(90))
     for length, passes in ((100, True), (140, False)):
         scheduler = scheduler_of(queue_of(length), cache, chunked_req=started_one())
         original = Original(takes=1)
@@ -263,7 +258,7 @@ def test_a_started_request_is_held_only_while_there_is_room_for_its_rest(
         rows[-1].ended = True
     for free, held in ((enough, True), (enough - 1, False)):
         scheduler = scheduler_of(
-            [], tree(), free=free, chunked_req=started_one(), is_mixed_chunk=mixed
+            [], plain_tree(), free=free, chunked_req=started_one(), is_mixed_chunk=mixed
         )
         original = Original()
         plan = prefill(scheduler, PrefillOrder(0), original, rows)
@@ -275,7 +270,7 @@ def test_a_small_budget_is_not_heeded_where_rows_would_take_the_room_meanwhile()
     rows = [Request("row") for _ in range(3)]
     for budget, chunk in ((20, 23), (2, 64)):  # 22 steps beside three rows, or 218
         scheduler = scheduler_of(
-            [], tree(), free=600, chunked_req=started_one(), is_mixed_chunk=True
+            [], plain_tree(), free=600, chunked_req=started_one(), is_mixed_chunk=True
         )
         original = Original()
         prefill(scheduler, PrefillOrder(budget), original, rows)
@@ -292,8 +287,8 @@ def test_a_small_budget_is_not_heeded_where_rows_would_take_the_room_meanwhile()
     ],
 )
 def test_some_engines_are_not_told(changes: dict[str, Any]) -> None:
-    assert prefilling.can_be_told(scheduler_of([], tree()))
-    assert not prefilling.can_be_told(scheduler_of([], tree(), **changes))
+    assert prefilling.can_be_told(scheduler_of([], plain_tree()))
+    assert not prefilling.can_be_told(scheduler_of([], plain_tree(), **changes))
 
 
 @given(

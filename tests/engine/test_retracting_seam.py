@@ -9,13 +9,11 @@ import pytest
 from governor_protos.messages import RowFlag
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_trees import plain_tree
 from waiting_requests import Request, scheduler_of
 
 from sglang_patch.rows import Names
 from sglang_patch.seams import requests, retracting
-
-pytest.importorskip("torch")
-radix_cache = pytest.importorskip("sglang.srt.mem_cache.radix_cache")
 
 
 class Running:
@@ -54,8 +52,7 @@ def penalised(rid: str) -> Row:
 
 
 def engine(**changes: Any) -> Any:
-    tree = radix_cache.RadixCache.create_simulated()
-    scheduler = scheduler_of([], tree, **changes)
+    scheduler = scheduler_of([], plain_tree(), **changes)
     facts: dict[str, Any] = {
         "enable_overlap": True,
         "last_batch": None,
@@ -75,7 +72,7 @@ def released(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     rids: list[str] = []
 
-    def release_kv_cache(req: Row, tree: Any) -> None:
+    def release_kv_cache(req: Row, tree: Any, **how: Any) -> None:
         req.holds = False
         rids.append(req.rid)
 

@@ -15,12 +15,15 @@ from sglang_patch.apply.speculation import STOCK, DraftOrder
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.requests import ALONE
 from sglang_patch.rows import RowRecord
-from sglang_patch.seams import speculation
+from sglang_patch.seams import speculation, versions
 from sglang_patch.seams.speculation import Drafted
 from sglang_patch.seams.speculation.lengths import TreeLengths, tree_nodes
 
 pytest.importorskip("torch")
 pytest.importorskip("sglang")
+pytestmark = pytest.mark.skipif(
+    not versions.knows_drafts(), reason="drafts are not known of this version of SGLang"
+)
 
 
 @pytest.fixture(params=[StockWorker, WithoutController])

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 
 from sglang_patch.apply.speculation import DraftOrder
 from sglang_patch.platforms.speculation.kept_nodes import KEPT_NODES
-from sglang_patch.seams import speculation
+from sglang_patch.seams import speculation, versions
 from sglang_patch.seams.speculation import Drafted
 from sglang_patch.seams.speculation.chances import CHANCES
 from sglang_patch.seams.speculation.choosing import choose
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sglang")
+pytestmark = pytest.mark.skipif(
+    not versions.knows_drafts(), reason="drafts are not known of this version of SGLang"
+)
 
 
 @pytest.fixture

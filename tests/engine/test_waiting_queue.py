@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +10,7 @@ from governor_protos.limits import MAX_QUEUED
 from governor_protos.messages import EndReason, QueueFlag
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_trees import found_by_sglang, insert, nodes, plain_tree
 from waiting_requests import Request, scheduler_of
 
 from sglang_patch.config import EngineConfig
@@ -20,9 +19,6 @@ from sglang_patch.queue import QueueTable
 from sglang_patch.rows import RowRecord
 from sglang_patch.seams import waiting
 from sglang_patch.seams.prefix_hits import cached_tokens
-
-pytest.importorskip("torch")
-radix_cache = pytest.importorskip("sglang.srt.mem_cache.radix_cache")
 
 
 class Governor(EngineGovernor):
@@ -34,23 +30,6 @@ class Governor(EngineGovernor):
 
     def ended(self, record: RowRecord, reason: EndReason, now_s: float, **said: int) -> None:
         self.gone.append((record.rid, reason))
-
-
-def tree(page_size: int = 1) -> Any:
-    return radix_cache.RadixCache.create_simulated(page_size=page_size)
-
-
-def insert(cache: Any, ids: Any) -> None:
-    key = radix_cache.RadixKey(array("q", ids))
-    cache.insert(radix_cache.InsertParams(key=key))
-
-
-def nodes(node: Any) -> Iterator[Any]:
-    yield (id(node), id(node.parent), node.last_access_time, node.lock_ref, node.hit_count)
-    yield tuple(node.key.token_ids) if node.key is not None else ()
-    for key, child in node.children.items():
-        yield key
-        yield from nodes(child)
 
 
 Ids = st.lists(st.integers(0, 2), min_size=1, max_size=24)
@@ -65,23 +44,20 @@ Ids = st.lists(st.integers(0, 2), min_size=1, max_size=24)
 def test_hits_are_those_of_sglang_and_the_cache_is_as_before(
     cached: list[list[int]], asked: list[int], page_size: int, bigrams: bool
 ) -> None:
-    cache = tree(page_size)
-    cache.is_eagle = bigrams
+    cache = plain_tree(page_size, bigrams=bigrams)
     for ids in cached:
         insert(cache, ids)
-    before = list(nodes(cache.root_node))
+    before = nodes(cache)
     req: Any = Request("asked", asked)
     found = cached_tokens(cache, req)
-    assert list(nodes(cache.root_node)) == before
-    key = radix_cache.RadixKey(req.origin_input_ids, limit=len(asked) - 1)
-    match = cache.match_prefix(radix_cache.MatchPrefixParams(key=key))
-    assert found == len(match.device_indices)
+    assert nodes(cache) == before
+    assert found == found_by_sglang(cache, asked, len(asked) - 1)
 
 
 def test_other_caches_are_not_looked_into() -> None:
     req: Any = Request("a", 40)
     assert cached_tokens(SimpleNamespace(), req) == 0
-    cache = tree()
+    cache = plain_tree()
     insert(cache, range(40))
     req.positional_embed_overrides = object()
     assert cached_tokens(cache, req) == 0
@@ -94,10 +70,10 @@ def read(
 
 
 def test_the_started_one_comes_first_and_cached_prefixes_are_done() -> None:
-    cache, governor = tree(), Governor()
+    cache, governor = plain_tree(), Governor()
     insert(cache, range(30))
     started = Request("started", 100)
-    started.extend_range = SimpleNamespace(end=64)
+    started.prefilled = 64
     queue = [Request("a", 50), Request("b", 20, said=3), Request("c", [7] * 9)]
     table = read(waiting.WaitingQueue(), scheduler_of(queue, cache, chunked_req=started), governor)
     assert [one.rid for one in table.records] == ["started", "a", "b", "c"]
@@ -110,7 +86,7 @@ def test_the_started_one_comes_first_and_cached_prefixes_are_done() -> None:
 def test_a_request_keeps_its_record() -> None:
     governor, reader = Governor(), waiting.WaitingQueue()
     queue = [Request("a"), Request("b")]
-    scheduler = scheduler_of(queue, tree())
+    scheduler = scheduler_of(queue, plain_tree())
     before = read(reader, scheduler, governor).records
     scheduler.chunked_req, scheduler.waiting_queue = queue[1], queue[:1]
     after = read(reader, scheduler, governor)
@@ -121,7 +97,7 @@ def test_a_request_keeps_its_record() -> None:
 def test_those_that_neither_wait_nor_run_are_told_of_once() -> None:
     governor, reader = Governor(), waiting.WaitingQueue()
     queue = [Request(rid) for rid in ("runs", "aborted", "waits", "HEALTH_CHECK-1")]
-    scheduler = scheduler_of(queue, tree())
+    scheduler = scheduler_of(queue, plain_tree())
     rows = read(reader, scheduler, governor).records[:1]
     scheduler.waiting_queue = [queue[2]]
     read(reader, scheduler, governor, rows)
@@ -136,7 +112,7 @@ def test_those_that_neither_wait_nor_run_are_told_of_once() -> None:
 def test_who_waits_behind_the_part_that_is_read_is_not_lost() -> None:
     governor, reader = Governor(), waiting.WaitingQueue()
     queue = [Request(str(number), 1) for number in range(MAX_QUEUED + 5)]
-    scheduler = scheduler_of(queue, tree())
+    scheduler = scheduler_of(queue, plain_tree())
     assert len(read(reader, scheduler, governor).records) == MAX_QUEUED
     scheduler.waiting_queue = queue[::-1]
     assert len(read(reader, scheduler, governor).records) == MAX_QUEUED
@@ -155,7 +131,7 @@ def test_lookups_are_bounded_and_come_in_turns(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(waiting, "cached_tokens", look)
     governor, reader = Governor(), waiting.WaitingQueue()
     queue = [Request(str(number)) for number in range(20)]
-    scheduler = scheduler_of(queue, tree())
+    scheduler = scheduler_of(queue, plain_tree())
     tables = []
     for _ in range(5):
         tables.append(read(reader, scheduler, governor))
@@ -167,7 +143,7 @@ def test_lookups_are_bounded_and_come_in_turns(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_step_looks_up_so_many_tokens_and_at_least_one_request() -> None:
-    cache, governor, reader = tree(), Governor(), waiting.WaitingQueue()
+    cache, governor, reader = plain_tree(), Governor(), waiting.WaitingQueue()
     long = waiting.MAX_TOKENS_LOOKED_UP + 10
     insert(cache, range(long))
     queue = [Request("a", long), Request("b", long)]

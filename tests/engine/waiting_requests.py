@@ -35,9 +35,20 @@ class Request:
         self.session = None
         self.return_routed_experts = False
         self.return_indexer_topk = False
-        self.extend_range = SimpleNamespace(end=0)
-        self.kv = None
+        self.cache_salt = None
+        self.kv = SimpleNamespace(holds_kv=False, cache_protected_len=0, kv_allocated_len=0)
+        self.cache_protected_len = 0
+        self.prefilled = 0
+        """Tokens that chunks have covered; the versions of SGLang name it otherwise."""
         self.ended = False
+
+    @property
+    def extend_range(self) -> SimpleNamespace:
+        return SimpleNamespace(end=self.prefilled)
+
+    @property
+    def extend_end(self) -> int:
+        return self.prefilled
 
     @property
     def seqlen(self) -> int:

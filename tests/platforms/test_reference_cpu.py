@@ -80,6 +80,9 @@ def test_supplies_what_sglang_builds_with(platform: Any) -> None:
     assert platform.get_device() == "cpu"
     assert platform.get_default_attention_backend() == "torch_native"
     assert platform.get_mha_kv_pool_cls().__name__ == "MHATokenToKVPool"
+    pool = platform.get_kv_pool_cls(kind="mha")
+    assert pool.__mro__[1].__name__ == "MHATokenToKVPool"
+    assert platform.get_kv_pool_cls(kind="mla") is None, "SGLang's own"
     assert platform.get_torch_distributed_backend_str() == "gloo"
     used, total = platform.get_current_memory_usage(), platform.get_device_total_memory()
     assert 0 < used < total
@@ -92,6 +95,7 @@ def server_args(**changes: Any) -> SimpleNamespace:
         "dtype": "auto",
         "max_total_tokens": None,
         "tp_size": 1,
+        "dp_size": 1,
         "disable_overlap_schedule": False,
     }
     return SimpleNamespace(**(given | changes))
@@ -124,10 +128,37 @@ def test_ranks_get_cores_unless_they_are_dealt_out_already(
     assert os.environ[variable] == (chosen or "3,7|5")
 
 
+@pytest.mark.parametrize(("by", "dealt"), [("tp_rank", None), ("world_size", "3,7|5")])
+def test_replicas_get_cores_where_sglang_binds_all_ranks(
+    monkeypatch: pytest.MonkeyPatch, platform: Any, by: str, dealt: str | None
+) -> None:
+    from sglang.srt.utils import numa_utils
+
+    bind: dict[str, Any] = {"tp_rank": lambda tp_rank: None, "world_size": lambda world_size: None}
+    monkeypatch.setattr(numa_utils, "init_threads_binding", bind[by])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 5, 7})
+    monkeypatch.setenv("SGLANG_CPU_OMP_THREADS_BIND", "")
+    monkeypatch.delenv("SGLANG_CPU_OMP_THREADS_BIND")
+    platform.apply_server_args_defaults(server_args(dp_size=2))
+    assert os.environ.get("SGLANG_CPU_OMP_THREADS_BIND") == dealt
+
+
 def test_more_ranks_than_cores_share(monkeypatch: pytest.MonkeyPatch, platform: Any) -> None:
     module = sys.modules[type(platform).__module__]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
     assert module.deal_cores(4) == "0|1|0|1"
+
+
+@pytest.mark.parametrize("algorithm", ["NGRAM", "standalone", "EAGLE"])
+def test_drafts_are_refused_of_a_version_whose_kernels_are_not_known(
+    platform: Any, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    from sglang_patch.seams import versions
+
+    monkeypatch.setattr(versions, "installed", lambda: "0.5.23")
+    with pytest.raises(ValueError, match=r"this version of SGLang: install 0\.5\.17"):
+        platform.apply_server_args_defaults(server_args(speculative_algorithm=algorithm))
+    platform.apply_server_args_defaults(server_args(speculative_algorithm="EMULATED"))
 
 
 def test_pages_of_several_tokens_are_refused(platform: Any) -> None:
@@ -135,6 +166,9 @@ def test_pages_of_several_tokens_are_refused(platform: Any) -> None:
         platform.get_paged_allocator_cls()(
             8, page_size=16, dtype=None, device="cpu", kvcache=None, need_sort=False
         )
+
+
+SWITCHES = [names[0] for names in DEVICE_COMMUNICATORS]
 
 
 class FakeCoordinator:
@@ -162,7 +196,7 @@ def test_groups_do_without_device_communicators(monkeypatch: pytest.MonkeyPatch)
     once = FakeCoordinator.__init__
     use_gloo_only(FakeCoordinator)
     assert FakeCoordinator.__init__ is once
-    given = dict.fromkeys(DEVICE_COMMUNICATORS, True)
+    given = dict.fromkeys(SWITCHES, True)
     by_name = FakeCoordinator([0, 1], **given, group_name="tp")
     by_position = FakeCoordinator([0, 1], True, True, True, True, "tp")
     assert by_name.used == by_position.used == [False] * 4

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from sglang_patch.seams import versions
+
+pytestmark = pytest.mark.skipif(
+    not versions.knows_drafts(), reason="drafts are not known of this version of SGLang"
+)
+
 SCRIPT = Path(__file__).with_name("sglang_kernels_check.py")
 
 

@@ -15,6 +15,11 @@ import pytest
 from sglang_patch.platforms import reference_cpu
 from sglang_patch.platforms.speculation import replacing, requirements, workers
 from sglang_patch.platforms.speculation.replacing import Replacement
+from sglang_patch.seams import versions
+
+pytestmark = pytest.mark.skipif(
+    not versions.knows_drafts(), reason="drafts are not known of this version of SGLang"
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs/speculation-cpu.md"
 

@@ -18,6 +18,7 @@ from governor_bench.servers import CpuEngine
 from plugin_processes import PluginProcesses, plugin_processes
 
 from sglang_patch.errors import ConfigurationError
+from sglang_patch.seams import versions
 from sglang_patch.seams.unsupported import REFUSED, refuse_unsupported
 
 LOAD = "from sglang.srt.plugins import load_plugins; load_plugins()\n"
@@ -98,9 +99,12 @@ def test_bad_configuration_stops_the_start(
 
 def test_an_unknown_sglang_version_is_refused_unless_insisted(python: PluginProcesses) -> None:
     pretend = "from sglang_patch.seams import versions\nversions.CHECKED = ('0.1',)\n"
+    gone = (
+        "from sglang.srt.managers.scheduler import Scheduler\ndel Scheduler.update_running_batch\n"
+    )
     result = python(pretend + LOAD + "print('on')", GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
     assert "0.1" in result.stderr
-    assert "0.5.17" in result.stderr
+    assert f"SGLang {versions.installed()} is not one" in result.stderr
     assert "GOVERNOR_ALLOW_UNKNOWN_SGLANG" in result.stderr
     result = python(
         pretend + LOAD + "print('on')",
@@ -108,6 +112,13 @@ def test_an_unknown_sglang_version_is_refused_unless_insisted(python: PluginProc
         GOVERNOR_ALLOW_UNKNOWN_SGLANG="1",
     )
     assert "on" in result.stdout, result.stderr
+    result = python(
+        pretend + gone + LOAD + "print('went on')",
+        GOVERNOR_ENDPOINT="ipc:///tmp/none.sock",
+        GOVERNOR_ALLOW_UNKNOWN_SGLANG="1",
+    )
+    assert "this SGLang has no" in result.stderr, "what does not fit is refused all the same"
+    assert "went on" not in result.stdout
 
 
 CHAINS: dict[str, Any] = {
@@ -139,6 +150,7 @@ UNSUPPORTED = {
     "--tokenizer-worker-num above 1": {"tokenizer_worker_num": 2},
     "--enable-mixed-chunk in the overlap loop": {"enable_mixed_chunk": True},
     "--speculative-algorithm": {"speculative_algorithm": "DFLASH"},
+    "--speculative-algorithm on this version of SGLang": CHAINS,
     "--speculative-algorithm on another device than a CPU": {
         "speculative_algorithm": "EAGLE",
         "device": "cuda",
@@ -164,11 +176,21 @@ def test_every_refusal_has_an_example() -> None:
     assert {item.name for item in REFUSED} == set(UNSUPPORTED)
 
 
+@pytest.fixture
+def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """As if the version that drafts are known of was installed, whichever is."""
+    monkeypatch.setattr(versions, "installed", lambda: "0.5.17")
+    return monkeypatch
+
+
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_unsupported_configuration_is_refused_by_name(name: str) -> None:
+def test_unsupported_configuration_is_refused_by_name(name: str, older: pytest.MonkeyPatch) -> None:
+    if "version" in name:
+        older.setattr(versions, "installed", lambda: "0.5.23")
     with pytest.raises(ConfigurationError) as caught:
         refuse_unsupported(SimpleNamespace(**UNSUPPORTED[name]))
     assert name in str(caught.value)
+    older.setattr(versions, "installed", lambda: "0.5.17")
     refuse_unsupported(SimpleNamespace())
     refuse_unsupported(SimpleNamespace(**CHAINS))
     refuse_unsupported(SimpleNamespace(**NGRAMS))
@@ -176,6 +198,7 @@ def test_unsupported_configuration_is_refused_by_name(name: str) -> None:
     refuse_unsupported(SimpleNamespace(**{**CHAINS, **trees}))
 
 
+@pytest.mark.usefixtures("older")
 def test_a_device_that_was_never_tried_can_be_insisted_on() -> None:
     on_gpu = SimpleNamespace(**{**CHAINS, "device": "cuda"})
     refuse_unsupported(on_gpu, allow_untried=True)

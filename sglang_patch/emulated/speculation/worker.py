@@ -34,22 +34,30 @@ Numbers = npt.NDArray[np.int64]
 class NewestTokens(SpecInput):  # type: ignore[misc]
     """Each row's newest token, on its way to the next step with the batch.
 
+    SGLang from 0.5.23 on takes what an algorithm without a draft model has accepted through its
+    future map in the overlap loop, by these names; here that is one token a row.
+
     NOTE: batches are copied shallowly when rows are parked: tensors are replaced, never written.
     """
 
+    draft_token_num = 1
+
     def __init__(self, tokens: torch.Tensor) -> None:
         super().__init__(SpecInputType.NGRAM_VERIFY)
-        self.tokens = tokens
+        self.accept_tokens = tokens
+        self.accept_lens = torch.ones(len(tokens), dtype=torch.int32)
         self.future_indices: torch.Tensor | None = None
         """Where the overlap loop keeps the rows' lengths; it sets this."""
 
     def filter_batch(self, new_indices: torch.Tensor, new_indices_cpu: Any = None) -> None:
-        self.tokens = self.tokens[new_indices]
+        self.accept_tokens = self.accept_tokens[new_indices]
+        self.accept_lens = self.accept_lens[new_indices]
         if self.future_indices is not None:
             self.future_indices = self.future_indices[new_indices]
 
     def merge_batch(self, other: Self) -> None:
-        self.tokens = torch.cat([self.tokens, other.tokens])
+        self.accept_tokens = torch.cat([self.accept_tokens, other.accept_tokens])
+        self.accept_lens = torch.cat([self.accept_lens, other.accept_lens])
         if self.future_indices is not None:
             self.future_indices = torch.cat([self.future_indices, other.future_indices])
 
@@ -58,8 +66,13 @@ class EmulatedWorker(BaseSpecWorker):  # type: ignore[misc]
     """Takes the place of SGLang's workers for drafts."""
 
     def __init__(
-        self, server_args: Any, gpu_id: int, ps: Any, nccl_port: int, target_worker: Any
+        self, server_args: Any, gpu_id: int, nccl_port: int, target_worker: Any, ps: Any = None
     ) -> None:
+        """As SGLang calls it.
+
+        Args:
+            ps: ranks; not given in 0.5.23.
+        """
         super().__init__()
         self.server_args = server_args
         self.speculative_num_steps: int = server_args.speculative_num_steps
@@ -75,11 +88,14 @@ class EmulatedWorker(BaseSpecWorker):  # type: ignore[misc]
     def update_weights_from_tensor(self, request: Any) -> Any:
         return self.target_worker.update_weights_from_tensor(request)
 
-    def forward_batch_generation(self, batch: ScheduleBatch, on_publish: Any = None) -> Any:
+    def forward_batch_generation(
+        self, batch: ScheduleBatch, on_publish: Any = None, pp_proxy_tensors: Any = None
+    ) -> Any:
         """Run a step.
 
         Args:
             on_publish: told the rows' new lengths, for the overlap loop.
+            pp_proxy_tensors: always None, as there is one pipeline stage.
         """
         result = (self._decode if batch.forward_mode.is_decode() else self._prefill)(batch)
         if on_publish is not None:
@@ -102,7 +118,7 @@ class EmulatedWorker(BaseSpecWorker):  # type: ignore[misc]
         context_tokens = int(committed.sum()) + rows
         self._emulation.launch(rows, context_tokens, 0, sum(step.verified), step.length)
         accepted = np.array(step.accepted)
-        tokens = written(batch.spec_info.tokens.numpy(), committed, int(accepted.max()) + 1)
+        tokens = written(batch.spec_info.accept_tokens.numpy(), committed, int(accepted.max()) + 1)
         stride = step.length + 1
         padded = np.zeros((rows, stride), dtype=np.int64)
         padded[:, : tokens.shape[1]] = tokens

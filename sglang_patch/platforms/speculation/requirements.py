@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sglang_patch.seams import versions
+
 ALGORITHMS = ("NGRAM", "STANDALONE", "EAGLE", "NEXTN")
 """Algorithms that run; NEXTN is SGLang's other name for EAGLE."""
 
@@ -31,6 +33,11 @@ def _set(field: str) -> Callable[[Any], bool]:
 
 
 REFUSED = (
+    Refusal(
+        lambda args: args.speculative_algorithm.upper() != EMULATED and not versions.knows_drafts(),
+        "--speculative-algorithm on this version of SGLang",
+        f"install {' or '.join(versions.DRAFTS)}, whose kernels it stands in for",
+    ),
     Refusal(
         lambda args: args.speculative_algorithm.upper() not in (*ALGORITHMS, EMULATED),
         "--speculative-algorithm",
