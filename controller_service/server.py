@@ -10,6 +10,7 @@ step that is not over yet: each engine misses some, rather than every one being 
 
 from __future__ import annotations
 
+import logging
 import time
 from itertools import islice
 
@@ -22,6 +23,8 @@ from controller_service.controller import Controller
 from controller_service.garbage import Garbage
 from controller_service.loop_calls import LoopCalls
 from controller_service.peer_limits import STRANGERS_PER_ENGINE, PeerLimits
+
+logger = logging.getLogger(__name__)
 
 TICK_MS = 500
 FRAMES_PER_TURN = 64
@@ -66,6 +69,7 @@ class Server:
         self._waiting: dict[bytes, tuple[Snapshot, float]] = {}
         """Newest snapshot of each engine that waits for an answer, and when it came."""
         self._next_expiry_s = 0.0
+        self._memory_was_short = False
 
     def stop(self) -> None:
         """End :meth:`run` soon. Safe from any thread and from a signal handler."""
@@ -81,14 +85,34 @@ class Server:
             while not self._stopping:
                 ready = dict(poller.poll(0 if self._waiting else TICK_MS))
                 self.last_turn_s = time.monotonic()
-                if self._router in ready:
-                    self._take_in()
-                if self._waiting:
-                    self._answer_some()
+                if self._router in ready or self._waiting:
+                    self._serve_while_there_is_memory()
                 if self.calls.fileno() in ready:
                     self.calls.run()
                 self._keep_house(idle=not ready and not self._waiting)
         self._say_goodbye()
+
+    def _serve_while_there_is_memory(self) -> None:
+        """A turn for which memory does not suffice costs its decisions, and no more: to engines
+        that is a controller that does not answer, and the next turn may find some again."""
+        try:
+            self._serve()
+        except MemoryError:
+            self.controller.stats.memory_errors += 1
+            self._memory_was_short = True  # to say so takes memory: later
+            self._waiting.clear()
+            return
+        if self._memory_was_short:
+            self._memory_was_short = False
+            logger.error(
+                "out of memory: messages of %d turns dropped so far; give the controller more",
+                self.controller.stats.memory_errors,
+            )
+
+    def _serve(self) -> None:
+        self._take_in()
+        if self._waiting:
+            self._answer_some()
 
     def _take_in(self) -> None:
         for _ in range(FRAMES_PER_TURN):

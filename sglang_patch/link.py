@@ -14,6 +14,7 @@ from governor_protos.version import describe
 
 from sglang_patch.breaker import BreakerState, CircuitBreaker
 from sglang_patch.fallback import FallReason
+from sglang_patch.holds import HoldMeter
 from sglang_patch.keys import Keys
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,9 @@ restarted meanwhile is found before the next request, not by it."""
 POLL_PAUSE_S = 5e-5
 REFUSED_RETRY_S = 10.0
 RENEW_S = 10.0
-"""How long a connection may fail to come about before it is made anew."""
+"""After so long without a word the connection is made anew. ZeroMQ gives up for good on a peer
+whose key was refused or that broke its protocol, as by a frame above the limit, and does not notice
+that another engine has taken this one's name."""
 
 
 class LinkState(Enum):
@@ -45,10 +48,16 @@ class ControllerLink:
         hello: how this engine introduces itself; sent again whenever the controller forgot it.
         breaker: decides when to stop asking.
         keys: for an encrypted connection; ``None``: in the clear.
+        holds: told of each wait, where anybody wants to know.
     """
 
     def __init__(
-        self, endpoint: str, hello: Hello, breaker: CircuitBreaker, keys: Keys | None = None
+        self,
+        endpoint: str,
+        hello: Hello,
+        breaker: CircuitBreaker,
+        keys: Keys | None = None,
+        holds: HoldMeter | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._hello = encode(hello)
@@ -56,8 +65,10 @@ class ControllerLink:
         self._context = zmq.Context(io_threads=1)
         self._identity = hello.engine_id.encode()[:255]
         self._keys = keys
+        self._holds = holds
         self._socket = self._connected()
-        self._renew_s = 0.0
+        self._heard_s: float | None = None
+        """When something was last heard, or the connection was last made."""
         self._told_of_keys = False
         self._next_hello_s = 0.0
         self._unanswered = False
@@ -106,19 +117,35 @@ class ControllerLink:
         self.poll(now_s)
         if self.state is LinkState.READY and now_s >= self._next_hello_s:
             self._next_hello_s = now_s + KEEP_ALIVE_S
-            if not self._send(self._hello):
+            if self._is_deaf(now_s) or not self._send(self._hello):
                 self._introduce_anew(now_s)
 
     def wait(self, for_step: int, timeout_s: float) -> None:
         """Wait up to ``timeout_s`` for the decision on ``for_step``, if one is being made."""
-        deadline_s = time.perf_counter() + timeout_s
-        while self._unanswered and self.is_asking and not self.has_fresh(for_step):
-            now_s = time.perf_counter()
-            if now_s >= deadline_s:
-                return
+        if not self._waits_for(for_step):
+            return
+        if self._holds is not None:
+            self._holds.begin_wait()
+        pauses, paused_s = self._pause_until_answered(for_step, timeout_s)
+        if self._holds is not None:
+            self._holds.end_wait(pauses, paused_s, timeout_s)
+
+    def _pause_until_answered(self, for_step: int, timeout_s: float) -> tuple[int, float]:
+        """Returns how often it paused, and for how many seconds in all it asked to."""
+        now_s = time.perf_counter()
+        deadline_s = now_s + timeout_s
+        pauses, paused_s = 0, 0.0
+        while now_s < deadline_s and self._waits_for(for_step):
             # ZeroMQ's own timeouts are whole milliseconds, most of what there is to wait.
-            time.sleep(POLL_PAUSE_S)
+            pause_s = min(POLL_PAUSE_S, deadline_s - now_s)
+            time.sleep(pause_s)
+            pauses, paused_s = pauses + 1, paused_s + pause_s
+            now_s = time.perf_counter()
             self.poll(now_s)
+        return pauses, paused_s
+
+    def _waits_for(self, step: int) -> bool:
+        return self._unanswered and self.is_asking and not self.has_fresh(step)
 
     @property
     def is_asking(self) -> bool:
@@ -168,21 +195,26 @@ class ControllerLink:
         socket.connect(self._endpoint)
         return socket
 
+    def _is_deaf(self, now_s: float) -> bool:
+        if self._heard_s is None:
+            self._heard_s = now_s
+        return now_s - self._heard_s >= RENEW_S
+
     def _renew(self, now_s: float) -> None:
-        """Connect anew: ZeroMQ gives up for good on a peer that broke its protocol, as by a frame
-        above the limit, or whose key, or ours, was refused."""
-        if self._renew_s:
-            if self._keys is not None and not self._told_of_keys:
-                logger.warning(
-                    "Governor: no controller at %s, or its key or this engine's is refused "
-                    "(GOVERNOR_CONTROLLER_KEY_FILE, GOVERNOR_KEY_FILE, the controller's "
-                    "engine_keys); running as stock",
-                    self._endpoint,
-                )
-            self._told_of_keys = True
-            self._socket.close(linger=0)
-            self._socket = self._connected()
-        self._renew_s = now_s + RENEW_S
+        """Connect anew."""
+        if self._keys is not None and not self._told_of_keys:
+            logger.warning(
+                "Governor: no controller at %s, or its key or this engine's is refused "
+                "(GOVERNOR_CONTROLLER_KEY_FILE, GOVERNOR_KEY_FILE, the controller's "
+                "engine_keys); running as stock",
+                self._endpoint,
+            )
+        self._told_of_keys = True
+        self._socket.close(linger=0)
+        self._socket = self._connected()
+        self._heard_s = now_s
+        if self.state is LinkState.READY:
+            self.state = LinkState.INTRODUCING  # whoever has had the name meanwhile is another
 
     def _introduce_anew(self, now_s: float) -> None:
         if self.state is LinkState.READY:
@@ -192,13 +224,13 @@ class ControllerLink:
             logger.warning("Governor: lost the controller at %s; running as stock", self._endpoint)
 
     def _introduce(self, now_s: float) -> None:
+        if self._is_deaf(now_s):
+            self._renew(now_s)
+            self._next_hello_s = now_s + HELLO_INTERVAL_S  # it takes a moment to connect
+            return
         retry = REFUSED_RETRY_S if self.state is LinkState.REFUSED else HELLO_INTERVAL_S
         self._next_hello_s = now_s + retry
-        if self._send(self._hello):
-            self._renew_s = 0.0
-            self._told_of_keys = False
-        elif now_s >= self._renew_s:
-            self._renew(now_s)
+        self._send(self._hello)
 
     def _send(self, frame: bytes) -> bool:
         try:
@@ -208,6 +240,8 @@ class ControllerLink:
         return True
 
     def _receive(self, frames: list[bytes], now_s: float) -> None:
+        self._heard_s = now_s
+        self._told_of_keys = False
         try:
             if len(frames) != 1:
                 raise BadFrame(f"a message has one frame, got {len(frames)}")
@@ -269,6 +303,7 @@ class ControllerLink:
         if refusal.reason == "invalid_message":
             self._receive_garbage(f"refused: {refusal.message}", now_s)
             return
+        self._garbage = False  # this could be read, and is what is wrong now
         if self.state is not LinkState.REFUSED:
             theirs = describe(refusal.protocol_major, refusal.protocol_minor)
             logger.error(

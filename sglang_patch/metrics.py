@@ -13,9 +13,13 @@ from governor_protos.messages import Outcome
 from sglang_patch.breaker import BreakerState
 from sglang_patch.fallback import FallReason
 from sglang_patch.governor import Tally
+from sglang_patch.holds import Hold
 from sglang_patch.link import ControllerLink, LinkState
 
 PUBLISH_INTERVAL_S = 0.5
+CLOCKS = ("wall", "own", "carried_out")
+"""In the order of :class:`Hold`."""
+HOLD_BUCKETS_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
 
 
 class EngineMetrics:
@@ -64,6 +68,31 @@ class EngineMetrics:
             ["dp_rank"],
             multiprocess_mode="mostrecent",
         ).labels(**labels)
+        self._held = prometheus_client.Histogram(
+            "governor_step_seconds",
+            "How long Governor held the scheduler in a step, all told",
+            ["dp_rank"],
+            buckets=HOLD_BUCKETS_S,
+        ).labels(**labels)
+        longest = prometheus_client.Gauge(
+            "governor_longest_step_seconds",
+            "The longest that Governor held the scheduler in one step: all told, by its own doing, "
+            "and while SGLang carried out what was ordered",
+            ["dp_rank", "clock"],
+            multiprocess_mode="mostrecent",
+        )
+        self._longest = {clock: longest.labels(**labels, clock=clock) for clock in CLOCKS}
+        self._longest_s = dict.fromkeys(CLOCKS, 0.0)
+        self._stalled = prometheus_client.Counter(
+            "governor_stalled_steps",
+            "Steps that Governor held for longer than it may, by its own doing",
+            ["dp_rank"],
+        ).labels(**labels)
+        self._disturbed = prometheus_client.Counter(
+            "governor_disturbed_steps",
+            "Steps that were held for as long, because something else had the processor",
+            ["dp_rank"],
+        ).labels(**labels)
         self._next_s = 0.0
         self._shown: Tallied[str] = Tallied()
 
@@ -83,6 +112,18 @@ class EngineMetrics:
         self._raise_to(self._dropped_ends, "dropped_ends", tally.dropped_ends)
         answers = link.state is LinkState.READY and link.breaker.state is BreakerState.CLOSED
         self._connected.set(1 if answers else 0)
+
+    def held(self, hold: Hold) -> None:
+        """A step is over in which Governor held the scheduler."""
+        self._held.observe(hold.wall_s)
+        for clock, seconds in zip(CLOCKS, hold[: len(CLOCKS)], strict=True):
+            if seconds > self._longest_s[clock]:
+                self._longest_s[clock] = seconds
+                self._longest[clock].set(seconds)
+        if hold.is_stalled:
+            self._stalled.inc()
+        if hold.is_disturbed:
+            self._disturbed.inc()
 
     def _raise_to(self, counter: prometheus_client.Counter, key: str, total: int) -> None:
         counter.inc(total - self._shown[key])

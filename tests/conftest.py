@@ -13,7 +13,7 @@ TOGETHER = {
     for name in ("clients", "equality", "faults", "request_fields", "upgrade")
 } | {
     f"tests/emulated/test_{name}_on_emulated_engine.py": "cramped"
-    for name in ("prefill", "retraction")
+    for name in ("faults", "prefill", "retraction")
 }
 """Files that share an engine, which so starts once; any other file is a group of its own."""
 

@@ -23,6 +23,18 @@ class GovernorCounters:
     vetoed_steps: int
     connected: bool
     """Whether every rank's controller answers."""
+    stalled_steps: int = 0
+    """Steps that Governor held for longer than it may, by its own doing."""
+    disturbed_steps: int = 0
+    """Steps that were held for as long, because something else had the processor."""
+    held_steps: int = 0
+    """Steps that Governor held at all."""
+    longest_own_s: float = 0.0
+    """The longest that it held one by its own doing, since the engine's start."""
+    longest_carried_out_s: float = 0.0
+    """The longest that SGLang carried out what was ordered in one step, since its start."""
+    longest_wall_s: float = 0.0
+    """The longest that it held one by the wall clock, since the engine's start."""
 
     @property
     def governed_steps(self) -> int:
@@ -37,6 +49,12 @@ class GovernorCounters:
             retracted_rows=self.retracted_rows - before.retracted_rows,
             vetoed_steps=self.vetoed_steps - before.vetoed_steps,
             connected=self.connected,
+            stalled_steps=self.stalled_steps - before.stalled_steps,
+            disturbed_steps=self.disturbed_steps - before.disturbed_steps,
+            held_steps=self.held_steps - before.held_steps,
+            longest_own_s=self.longest_own_s,
+            longest_carried_out_s=self.longest_carried_out_s,
+            longest_wall_s=self.longest_wall_s,
         )
 
 
@@ -47,6 +65,7 @@ def read_counters(engine_url: str) -> GovernorCounters:
     outcomes: dict[str, int] = {}
     falls: dict[str, int] = {}
     plain: dict[str, int] = {}
+    longest_s: dict[str, float] = {}
     connected: list[bool] = []
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -56,6 +75,9 @@ def read_counters(engine_url: str) -> GovernorCounters:
                 _add(falls, sample.labels["reason"], sample.value)
             elif sample.name == "governor_connected":
                 connected.append(sample.value == 1)
+            elif sample.name == "governor_longest_step_seconds":
+                clock = sample.labels["clock"]
+                longest_s[clock] = max(longest_s.get(clock, 0.0), sample.value)
             elif sample.name.startswith("governor_"):
                 _add(plain, sample.name, sample.value)
     return GovernorCounters(
@@ -65,6 +87,12 @@ def read_counters(engine_url: str) -> GovernorCounters:
         retracted_rows=plain.get("governor_retracted_rows_total", 0),
         vetoed_steps=plain.get("governor_vetoed_steps_total", 0),
         connected=bool(connected) and all(connected),
+        stalled_steps=plain.get("governor_stalled_steps_total", 0),
+        disturbed_steps=plain.get("governor_disturbed_steps_total", 0),
+        held_steps=plain.get("governor_step_seconds_count", 0),
+        longest_own_s=longest_s.get("own", 0.0),
+        longest_carried_out_s=longest_s.get("carried_out", 0.0),
+        longest_wall_s=longest_s.get("wall", 0.0),
     )
 
 

@@ -21,6 +21,7 @@ class Controller(ManagedProcess):
 
     Args:
         program: the module to run, with the arguments that make it serve.
+        environment: further variables.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Controller(ManagedProcess):
         arguments: Sequence[str] = (),
         log_name: str = "controller.log",
         program: Sequence[str] = ("controller_service", "serve"),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         port = http_port or free_port()
         self.endpoint = f"ipc://{folder}/controller.sock"
@@ -46,7 +48,7 @@ class Controller(ManagedProcess):
                 *arguments,
             ],
             folder / log_name,
-            {"OMP_NUM_THREADS": "1"},
+            {"OMP_NUM_THREADS": "1", **(environment or {})},
             f"{self.url}/readyz",
         )
 

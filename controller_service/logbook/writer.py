@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from queue import Empty, SimpleQueue
 
+import numpy as np
 import pyarrow as pa
 
 from controller_service.logbook.buffers import Buffer, Recorder
@@ -17,6 +18,8 @@ from controller_service.logbook.shelf import Shelf
 
 logger = logging.getLogger(__name__)
 
+FAULTS = (OSError, MemoryError, pa.ArrowException, ValueError)
+"""What costs records, or a while without order in the folder, and not the thread."""
 HOUSE_EVERY_S = 5.0
 HOUSE_PAUSE_S = 60.0
 """... and after it went wrong."""
@@ -77,18 +80,19 @@ class Writer:
         offset_s = now_s - time.monotonic()
         rows, texts = buffer.rows[: buffer.used], list(buffer.texts) or [""]
         for origin, index in buffer.origins.items():
-            of_origin = rows[rows["origin"] == index]
-            if not len(of_origin):
+            records = int(np.count_nonzero(rows["origin"] == index))
+            if not records:
                 continue
             try:
+                of_origin = rows[rows["origin"] == index]
                 table = arrow_table(buffer.table, of_origin, texts, offset_s)
                 self.shelf.put(buffer.table, origin, table, now_s)
-            except (OSError, pa.ArrowException, ValueError) as error:
-                self.lost += len(of_origin)
+            except FAULTS as error:
+                self.lost += records
                 self.errors += 1
                 self._writing.began(error)
             else:
-                self.written[buffer.table] += len(of_origin)
+                self.written[buffer.table] += records
                 self._writing.ended()
         self._recorders[buffer.table].give_back(buffer)
 
@@ -98,7 +102,7 @@ class Writer:
         try:
             while self.shelf.keep_house(time.time()) and self._full.empty():
                 continue
-        except (OSError, pa.ArrowException, ValueError) as error:
+        except FAULTS as error:
             self.errors += 1
             self._housing.began(error)
             self._house_after_s = time.monotonic() + HOUSE_PAUSE_S

@@ -90,6 +90,11 @@ def _counters(stats: ControllerStats) -> list[Metric]:
             "Decisions lost to a failing policy.",
             value=stats.policy_errors,
         ),
+        CounterMetricFamily(
+            "governor_memory_errors",
+            "Turns of the loop whose messages were dropped, as memory ran out.",
+            value=stats.memory_errors,
+        ),
         _histogram(
             "governor_turnaround_seconds",
             "From the receipt of a snapshot to its decision being sent.",

@@ -59,3 +59,5 @@ class ControllerStats:
         self.superseded = 0
         """Snapshots left unanswered because a newer one of the same engine was there already."""
         self.policy_errors = 0
+        self.memory_errors = 0
+        """Turns of the loop that ended early, as memory ran out."""

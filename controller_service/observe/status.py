@@ -20,6 +20,7 @@ def controller_status(controller: Controller, uptime_s: float, now_s: float) -> 
         "policy": controller.policy.label,
         "uptime_s": uptime_s,
         "policy_errors": controller.stats.policy_errors,
+        "memory_errors": controller.stats.memory_errors,
         "log": None if controller.logbook is None else controller.logbook.health(),
         "engines": [
             _engine_status(session, now_s - heard_s) for session, heard_s in controller.sessions

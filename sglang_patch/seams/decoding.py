@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sglang_patch.governor import StepOrder
 from sglang_patch.seams import runtime, speculation
 from sglang_patch.seams.batches import adopt, split
 from sglang_patch.seams.requests import now_s
@@ -23,21 +24,9 @@ def around_update_running_batch(
     if state is None:
         return original(scheduler, batch)
     order = state.take_order(scheduler.forward_ct + 1)
-    speculation.tell(scheduler, order.drafts)
-    park_rids = frozenset(order.park)
-    retracted: list[Req] = []
-    if park_rids or order.retract:
-        # SGLang learns that there is room again by seeing the batch shrink, so what is filtered
-        # here, before it looks, must be told.
-        rows = batch.batch_size()
-        batch.filter_batch()
-        if order.retract and not batch.is_empty():
-            retracted = retract(scheduler, batch, frozenset(order.retract))
-        if batch.batch_size() < rows:
-            batch.batch_is_full = False
-        if park_rids and not batch.is_empty():
-            state.parked = split(batch, park_rids)
-    vetoed = bool(park_rids) and state.parked is None
+    with state.carrying_out:
+        retracted = _make_room(state, batch, order)
+    vetoed = bool(order.park) and state.parked is None
     to_run = original(scheduler, batch)
     if state.parked is not None and batch.is_empty():
         adopt(batch, state.parked)
@@ -45,18 +34,39 @@ def around_update_running_batch(
         to_run = original(scheduler, batch)
     if state.governor is None:
         return to_run
-    if to_run is None:
-        # SGLang from 0.5.23 on: it waits a step for the memory of rows whose end is under way.
-        state.governor.decode_skipped(retracted=len(retracted))
-    else:
-        state.governor.decode_planned(
-            _records(state.parked),
-            _records(batch),
-            now_s(),
-            vetoed=vetoed,
-            retracted=len(retracted),
-        )
+    with state.stretch:
+        if to_run is None:
+            # SGLang from 0.5.23 on: it waits a step for the memory of rows whose end is under way.
+            state.governor.decode_skipped(retracted=retracted)
+        else:
+            state.governor.decode_planned(
+                _records(state.parked),
+                _records(batch),
+                now_s(),
+                vetoed=vetoed,
+                retracted=retracted,
+            )
     return to_run
+
+
+def _make_room(state: runtime.SchedulerRuntime, batch: ScheduleBatch, order: StepOrder) -> int:
+    """Retract and park as ordered, before SGLang looks. Returns how many rows were retracted."""
+    speculation.tell(state.scheduler, order.drafts)
+    park_rids = frozenset(order.park)
+    if not park_rids and not order.retract:
+        return 0
+    # SGLang learns that there is room again by seeing the batch shrink, so what is filtered
+    # here, before it looks, must be told.
+    retracted: list[Req] = []
+    rows = batch.batch_size()
+    batch.filter_batch()
+    if order.retract and not batch.is_empty():
+        retracted = retract(state.scheduler, batch, frozenset(order.retract))
+    if batch.batch_size() < rows:
+        batch.batch_is_full = False
+    if park_rids and not batch.is_empty():
+        state.parked = split(batch, park_rids)
+    return len(retracted)
 
 
 def _records(batch: ScheduleBatch | None) -> list[Any]:

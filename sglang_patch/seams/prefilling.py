@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sglang_patch.apply.prefill import OWN_CHOICE, STOCK, budget_of
+from sglang_patch.apply.prefill import OWN_CHOICE, STOCK, PrefillOrder, budget_of
 from sglang_patch.seams import overtaking, runtime
 from sglang_patch.seams.differences.last_steps import staying
 from sglang_patch.seams.differences.upkeep import upkeep
@@ -57,17 +57,10 @@ def around_get_new_batch_prefill(
     if order == STOCK or (scheduler.chunked_req is None and not scheduler.waiting_queue):
         return original(scheduler, running_batch)
     mixed_rows = len(running_batch.reqs) if scheduler.is_mixed_chunk else 0
-    budget = budget_of(
-        order,
-        most_tokens=scheduler.chunked_prefill_size,
-        page_size=scheduler.page_size,
-        mixed_rows=mixed_rows,
-        can_decode=_can_decode(scheduler, running_batch),
-    )
-    if budget == 0 and keeps_room(scheduler, running_batch):
+    with state.stretch:
+        budget = _budget(scheduler, running_batch, order, mixed_rows)
+    if budget == 0:
         return _decode_instead(scheduler, running_batch)
-    if budget <= 0 or not keeps_room(scheduler, running_batch, budget):
-        budget = OWN_CHOICE
     chunk_tokens = scheduler.chunked_prefill_size
     if budget != OWN_CHOICE:
         chunk_tokens = budget + mixed_rows
@@ -79,6 +72,24 @@ def around_get_new_batch_prefill(
         if plan is not None:
             return plan
     return _prefill(original, scheduler, running_batch, chunk_tokens, first)
+
+
+def _budget(
+    scheduler: Scheduler, running_batch: ScheduleBatch, order: PrefillOrder, mixed_rows: int
+) -> int:
+    """Prompt tokens of the step; 0: it decodes; ``OWN_CHOICE``: as many as SGLang likes."""
+    budget = budget_of(
+        order,
+        most_tokens=scheduler.chunked_prefill_size,
+        page_size=scheduler.page_size,
+        mixed_rows=mixed_rows,
+        can_decode=_can_decode(scheduler, running_batch),
+    )
+    if budget == 0 and keeps_room(scheduler, running_batch):
+        return 0
+    if budget <= 0 or not keeps_room(scheduler, running_batch, budget):
+        return OWN_CHOICE
+    return budget
 
 
 def _prefill(

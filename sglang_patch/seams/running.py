@@ -46,10 +46,12 @@ def around_run_batch(
         result = original(scheduler, batch, *args, **kwargs)
         launch = _launched(batch, kind, scheduler.forward_ct, launched_s)
         _note_drafts(result, launch)
-        _report(state, state.governor, batch, launch)
+        with state.stretch:
+            _report(state, state.governor, batch, launch)
         return result
     launch = _launched(batch, kind, scheduler.forward_ct + 1, launched_s)
-    _report(state, state.governor, batch, launch)
+    with state.stretch:
+        _report(state, state.governor, batch, launch)
     result = original(scheduler, batch, *args, **kwargs)
     _note_drafts(result, launch)
     return result
@@ -68,28 +70,35 @@ def after_process_batch_result(
     if state is None:
         return
     if state.governor is not None and batch.forward_iter is not None:
-        done_s = now_s()
-        step = speculation.drafted(result)
-        accepted = 0
-        for req in batch.reqs:
-            record = runtime.record_of(req)
-            if record is not None:
-                # A row that does not advance (finished before, retracted) verified nothing.
-                if step is not None and len(req.output_ids) > record.tokens_seen:
-                    accepted += speculation.note_drafts(req, record, step)
-                record.note_tokens(len(req.output_ids), done_s)
-                if req.finished_reason is not None and not record.ended:
-                    note_end(req, record, state.governor, done_s)
-        state.governor.finished(batch.forward_iter, done_s, accepted)
+        with state.stretch:
+            _take_in(state.governor, batch, result)
     if not scheduler.enable_overlap:
         _return_parked(scheduler)
+
+
+def _take_in(governor: EngineGovernor, batch: ScheduleBatch, result: Any) -> None:
+    """Note the tokens of each row, who has ended, and how long the step took."""
+    done_s = now_s()
+    step = speculation.drafted(result)
+    accepted = 0
+    for req in batch.reqs:
+        record = runtime.record_of(req)
+        if record is not None:
+            # A row that does not advance (finished before, retracted) verified nothing.
+            if step is not None and len(req.output_ids) > record.tokens_seen:
+                accepted += speculation.note_drafts(req, record, step)
+            record.note_tokens(len(req.output_ids), done_s)
+            if req.finished_reason is not None and not record.ended:
+                note_end(req, record, governor, done_s)
+    governor.finished(batch.forward_iter, done_s, accepted)
 
 
 def _return_parked(scheduler: Scheduler) -> None:
     state = runtime.current()
     if state is not None and state.parked is not None:
-        aside, state.parked = state.parked, None
-        put_back(scheduler, aside)
+        with state.carrying_out:
+            aside, state.parked = state.parked, None
+            put_back(scheduler, aside)
 
 
 def _kind(batch: ScheduleBatch) -> StepKind | None:

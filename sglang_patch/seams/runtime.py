@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import ScheduleBatch
     from sglang.srt.managers.scheduler import Scheduler
 
+    from sglang_patch.holds import HoldMeter
     from sglang_patch.link import ControllerLink
     from sglang_patch.metrics import EngineMetrics
     from sglang_patch.seams.waiting import WaitingQueue
@@ -25,6 +27,8 @@ class SchedulerRuntime:
     """Rank 0 alone has one; the others carry out its orders."""
     link: ControllerLink | None = None
     metrics: EngineMetrics | None = None
+    holds: HoldMeter | None = None
+    """Measures how long Governor holds the scheduler, where there are metrics to tell it."""
     order: StepOrder | None = None
     prefills: bool = False
     """Whether this engine can be told how much to prefill; the same on every rank."""
@@ -32,6 +36,16 @@ class SchedulerRuntime:
     """Reads the waiting requests, where there is a governor that can tell about prefill."""
     parked: ScheduleBatch | None = None
     """Rows that sit out the step that is being put together or run."""
+
+    @property
+    def stretch(self) -> AbstractContextManager[object]:
+        """Around what Governor does on the scheduler's thread: it is measured."""
+        return _UNMEASURED if self.holds is None else self.holds
+
+    @property
+    def carrying_out(self) -> AbstractContextManager[object]:
+        """Around SGLang's own work that an order asks for: it is measured apart."""
+        return _UNMEASURED if self.holds is None else self.holds.carrying_out
 
     def accept(self, order: StepOrder) -> None:
         """Request handler: rank 0's order, in its place in the stream of requests."""
@@ -47,6 +61,8 @@ class SchedulerRuntime:
         order, self.order = self.order_for(step), None
         return order
 
+
+_UNMEASURED: AbstractContextManager[object] = nullcontext()
 
 _runtime: SchedulerRuntime | None = None
 

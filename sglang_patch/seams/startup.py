@@ -17,6 +17,7 @@ from sglang_patch.breaker import CircuitBreaker
 from sglang_patch.config import EngineConfig
 from sglang_patch.errors import ConfigurationError
 from sglang_patch.governor import EngineGovernor, StepOrder
+from sglang_patch.holds import HoldMeter
 from sglang_patch.link import ControllerLink
 from sglang_patch.seams import (
     device,
@@ -26,7 +27,7 @@ from sglang_patch.seams import (
     speculation,
     versions,
 )
-from sglang_patch.seams.differences.ranks import ranks_of
+from sglang_patch.seams.differences.ranks import Ranks, ranks_of
 from sglang_patch.seams.hooks import require_applied
 from sglang_patch.seams.unsupported import refuse_unsupported
 from sglang_patch.seams.waiting import WaitingQueue
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     import argparse
 
     from sglang.srt.managers.scheduler import Scheduler
+
+    from sglang_patch.metrics import EngineMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,9 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
     require_applied("scheduler")
     settings = config.load()
     ranks = ranks_of(scheduler)
-    link = _connect(scheduler, settings) if ranks.leads else None
+    metrics = _metrics(scheduler, ranks) if ranks.leads else None
+    holds = None if metrics is None else HoldMeter(settings.max_wait_ms / 1e3, metrics.held)
+    link = _connect(scheduler, settings, holds) if ranks.leads else None
     governor = None
     if link is not None:
         governor = EngineGovernor(
@@ -77,19 +82,27 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
         scheduler=scheduler,
         governor=governor,
         link=link,
+        metrics=metrics,
+        holds=holds,
         prefills=prefilling.can_be_told(scheduler),
     )
     if governor is not None and state.prefills:
         state.waiting = WaitingQueue()
-    if governor is not None and scheduler.server_args.enable_metrics:
-        # SGLang points the Prometheus client at its folder first; importing earlier would miss it.
-        from sglang_patch.metrics import EngineMetrics
-
-        state.metrics = EngineMetrics(dp_rank=ranks.dp_rank)
+    if holds is not None:
+        holds.watch_collector()
     runtime.install(state)
     scheduler._request_dispatcher += _dispatcher(state)
     if governor is not None:
         atexit.register(governor.close, "engine shut down")
+
+
+def _metrics(scheduler: Scheduler, ranks: Ranks) -> EngineMetrics | None:
+    if not scheduler.server_args.enable_metrics:
+        return None
+    # SGLang points the Prometheus client at its folder first; importing earlier would miss it.
+    from sglang_patch.metrics import EngineMetrics
+
+    return EngineMetrics(dp_rank=ranks.dp_rank)
 
 
 def _dispatcher(state: runtime.SchedulerRuntime) -> Any:
@@ -98,13 +111,15 @@ def _dispatcher(state: runtime.SchedulerRuntime) -> Any:
     return TypeBasedDispatcher([(StepOrder, state.accept)])
 
 
-def _connect(scheduler: Scheduler, settings: EngineConfig) -> ControllerLink:
+def _connect(
+    scheduler: Scheduler, settings: EngineConfig, holds: HoldMeter | None
+) -> ControllerLink:
     endpoint = embedded.endpoint_of(settings)
     if not endpoint:
         raise ConfigurationError("GOVERNOR_ENDPOINT=embedded: no controller was started with it")
     breaker = CircuitBreaker(settings.breaker_misses, settings.breaker_probe_ms / 1e3)
     keys = config.keys_of(settings)
-    link = ControllerLink(endpoint, _hello(scheduler, settings), breaker, keys)
+    link = ControllerLink(endpoint, _hello(scheduler, settings), breaker, keys, holds)
     logger.info("Governor %s: governed through %s", __version__, endpoint)
     return link
 

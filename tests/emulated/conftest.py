@@ -1,4 +1,4 @@
-"""The emulated engine that two files share (`tests/conftest.py`)."""
+"""The emulated engine that three files share (`tests/conftest.py`)."""
 
 from __future__ import annotations
 

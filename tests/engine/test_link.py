@@ -14,6 +14,7 @@ from governor_protos.messages import Decision, Goodbye, Hello, Refusal, Rows, Sn
 
 from sglang_patch.breaker import BreakerState, CircuitBreaker
 from sglang_patch.fallback import FallReason
+from sglang_patch.holds import HoldMeter
 from sglang_patch.link import KEEP_ALIVE_S, ControllerLink, LinkState
 
 HELLO = Hello(
@@ -238,7 +239,7 @@ def test_a_frame_above_the_limit_costs_the_connection_and_no_more(
     link: ControllerLink, controller: FakeController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ZeroMQ drops a peer that sends one and never tries again by itself."""
-    monkeypatch.setattr("sglang_patch.link.RENEW_S", 0.1)
+    monkeypatch.setattr("sglang_patch.link.RENEW_S", 0.6)
     introduce(link, controller)
     controller.say(bytes(MAX_FRAME_BYTES + 1))
     step = 0
@@ -299,3 +300,57 @@ def test_a_controller_that_left_is_not_blamed_for_its_last_words(
     until(link, lambda: link.state is LinkState.INTRODUCING)
     assert link.invalid_replies == 1
     assert link.trouble() is FallReason.DISCONNECTED
+
+
+def test_a_wait_never_asks_for_longer_pauses_than_it_may_take(
+    endpoint: str, controller: FakeController
+) -> None:
+    told: list[tuple[int, float, float]] = []
+
+    class Telling(HoldMeter):
+        def end_wait(self, pauses: int, paused_s: float, longest_s: float) -> None:
+            told.append((pauses, paused_s, longest_s))
+
+    link = ControllerLink(
+        endpoint, HELLO, CircuitBreaker(100, 1.0), holds=Telling(0.01, lambda hold: None)
+    )
+    until(link, lambda: bool(controller.socket.poll(0)))
+    controller.receive()
+    controller.say(encode(WELCOME))
+    until(link, lambda: link.is_asking)
+    for step, longest_s in enumerate((0.0, 1e-6, 6e-5, 1e-3), start=1):
+        assert link.ask(snapshot(step), time.perf_counter())
+        link.wait(step, longest_s)
+    link.wait(4, 1e-3)  # still nothing has come
+    link.close("test over")
+    assert [longest_s for _, _, longest_s in told] == [0.0, 1e-6, 6e-5, 1e-3, 1e-3]
+    assert all(paused_s <= longest_s + 1e-9 for _, paused_s, longest_s in told)
+    assert all((pauses > 0) == (longest_s > 0) for pauses, _, longest_s in told)
+
+
+def test_an_engine_whose_name_another_took_comes_back(
+    endpoint: str,
+    controller: FakeController,
+    link: ControllerLink,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ZeroMQ tells neither that a second socket of the same name has replaced the first."""
+    monkeypatch.setattr("sglang_patch.link.RENEW_S", 0.3)
+    other = ControllerLink(endpoint, HELLO, CircuitBreaker(3, 0.05))
+
+    def greeted(one: ControllerLink) -> bool:
+        while controller.socket.poll(0):
+            controller.receive()
+            controller.say(encode(WELCOME))
+        return one.state is LinkState.READY
+
+    until(link, lambda: greeted(link))
+    until(other, lambda: greeted(other))
+    for step in range(1, 100):  # until it is noticed that nobody answers any more
+        if not link.ask(snapshot(step), time.perf_counter()):
+            break
+    while controller.socket.poll(0):
+        controller.socket.recv_multipart()
+    until(link, lambda: link.state is LinkState.INTRODUCING)
+    until(link, lambda: greeted(link))
+    other.close("test over")

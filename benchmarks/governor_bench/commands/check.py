@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from governor_bench.commands.clients import check_clients
+from governor_bench.commands.faults import check_faults
 from governor_bench.commands.frames import check_frames
 from governor_bench.commands.learning import check_learning
 from governor_bench.commands.output import finish, json_option, progress_bar
@@ -19,6 +20,7 @@ def check() -> None:
 
 
 check.add_command(check_clients)
+check.add_command(check_faults)
 check.add_command(check_frames)
 check.add_command(check_learning)
 check.add_command(check_soak)

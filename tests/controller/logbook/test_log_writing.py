@@ -179,6 +179,28 @@ def test_a_full_disk_is_counted_told_once_and_survived(tmp_path, monkeypatch, ca
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
+def test_records_for_which_memory_does_not_suffice_are_counted(tmp_path, monkeypatch):
+    tables = "controller_service.logbook.writer.arrow_table"
+    book = book_at(tmp_path, buffer_rows=16, buffers=4)
+    book.start()
+    log = book.open(hello_of())
+
+    def refuse(*args):
+        raise MemoryError
+
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(tables, refuse)
+        for step in range(16):
+            log.step(step_of(step), 0.0)
+        wait_until(lambda: book.health().dropped["unwritable"] == 16)
+        assert book.health().error == "MemoryError"
+    for step in range(16, 32):
+        log.step(step_of(step), 0.0)
+    book.close()
+    assert book.health().error == ""
+    assert steps_in(tmp_path) == list(range(16, 32))
+
+
 def test_what_a_crash_left_half_written_is_removed_and_not_read(tmp_path):
     write_log(tmp_path, 20)
     (whole,) = held(tmp_path)
