@@ -85,22 +85,24 @@ class Server:
             while not self._stopping:
                 ready = dict(poller.poll(0 if self._waiting else TICK_MS))
                 self.last_turn_s = time.monotonic()
-                if self._router in ready or self._waiting:
-                    self._serve_while_there_is_memory()
+                self._serve_while_there_is_memory(has_come=self._router in ready)
                 if self.calls.fileno() in ready:
                     self.calls.run()
                 self._keep_house(idle=not ready and not self._waiting)
         self._say_goodbye()
 
-    def _serve_while_there_is_memory(self) -> None:
+    def _serve_while_there_is_memory(self, *, has_come: bool) -> None:
         """A turn for which memory does not suffice costs its decisions, and no more: to engines
         that is a controller that does not answer, and the next turn may find some again."""
         try:
-            self._serve()
+            if has_come:
+                self._take_in()
+            if self._waiting:
+                self._answer_some()
         except MemoryError:
+            self._waiting.clear()
             self.controller.stats.memory_errors += 1
             self._memory_was_short = True  # to say so takes memory: later
-            self._waiting.clear()
             return
         if self._memory_was_short:
             self._memory_was_short = False
@@ -108,11 +110,6 @@ class Server:
                 "out of memory: messages of %d turns dropped so far; give the controller more",
                 self.controller.stats.memory_errors,
             )
-
-    def _serve(self) -> None:
-        self._take_in()
-        if self._waiting:
-            self._answer_some()
 
     def _take_in(self) -> None:
         for _ in range(FRAMES_PER_TURN):

@@ -29,8 +29,8 @@ restarted meanwhile is found before the next request, not by it."""
 POLL_PAUSE_S = 5e-5
 REFUSED_RETRY_S = 10.0
 RENEW_S = 10.0
-"""After so long without a word the connection is made anew. ZeroMQ gives up for good on a peer
-whose key was refused or that broke its protocol, as by a frame above the limit, and does not notice
+"""After so long without a word the connection is made anew. ZeroMQ gives up for good on a peer that
+broke its protocol, as by a frame above the limit, or whose key was refused, and does not notice
 that another engine has taken this one's name."""
 
 
@@ -212,7 +212,7 @@ class ControllerLink:
         self._told_of_keys = True
         self._socket.close(linger=0)
         self._socket = self._connected()
-        self._heard_s = now_s
+        self._heard_s = now_s + HELLO_INTERVAL_S  # it takes a moment to connect
         if self.state is LinkState.READY:
             self.state = LinkState.INTRODUCING  # whoever has had the name meanwhile is another
 
@@ -226,7 +226,7 @@ class ControllerLink:
     def _introduce(self, now_s: float) -> None:
         if self._is_deaf(now_s):
             self._renew(now_s)
-            self._next_hello_s = now_s + HELLO_INTERVAL_S  # it takes a moment to connect
+            self._next_hello_s = now_s + HELLO_INTERVAL_S
             return
         retry = REFUSED_RETRY_S if self.state is LinkState.REFUSED else HELLO_INTERVAL_S
         self._next_hello_s = now_s + retry

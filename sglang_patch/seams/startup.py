@@ -27,7 +27,7 @@ from sglang_patch.seams import (
     speculation,
     versions,
 )
-from sglang_patch.seams.differences.ranks import Ranks, ranks_of
+from sglang_patch.seams.differences.ranks import ranks_of
 from sglang_patch.seams.hooks import require_applied
 from sglang_patch.seams.unsupported import refuse_unsupported
 from sglang_patch.seams.waiting import WaitingQueue
@@ -65,7 +65,7 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
     require_applied("scheduler")
     settings = config.load()
     ranks = ranks_of(scheduler)
-    metrics = _metrics(scheduler, ranks) if ranks.leads else None
+    metrics = _metrics(scheduler, ranks.dp_rank) if ranks.leads else None
     holds = None if metrics is None else HoldMeter(settings.max_wait_ms / 1e3, metrics.held)
     link = _connect(scheduler, settings, holds) if ranks.leads else None
     governor = None
@@ -96,13 +96,13 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
         atexit.register(governor.close, "engine shut down")
 
 
-def _metrics(scheduler: Scheduler, ranks: Ranks) -> EngineMetrics | None:
+def _metrics(scheduler: Scheduler, dp_rank: int) -> EngineMetrics | None:
     if not scheduler.server_args.enable_metrics:
         return None
     # SGLang points the Prometheus client at its folder first; importing earlier would miss it.
     from sglang_patch.metrics import EngineMetrics
 
-    return EngineMetrics(dp_rank=ranks.dp_rank)
+    return EngineMetrics(dp_rank=dp_rank)
 
 
 def _dispatcher(state: runtime.SchedulerRuntime) -> Any:

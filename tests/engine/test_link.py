@@ -239,7 +239,7 @@ def test_a_frame_above_the_limit_costs_the_connection_and_no_more(
     link: ControllerLink, controller: FakeController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ZeroMQ drops a peer that sends one and never tries again by itself."""
-    monkeypatch.setattr("sglang_patch.link.RENEW_S", 0.6)
+    monkeypatch.setattr("sglang_patch.link.RENEW_S", 0.1)
     introduce(link, controller)
     controller.say(bytes(MAX_FRAME_BYTES + 1))
     step = 0

@@ -20,8 +20,8 @@ def check() -> None:
 
 
 check.add_command(check_clients)
-check.add_command(check_faults)
 check.add_command(check_frames)
+check.add_command(check_faults)
 check.add_command(check_learning)
 check.add_command(check_soak)
 check.add_command(check_upgrade)

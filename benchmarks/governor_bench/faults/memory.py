@@ -3,61 +3,64 @@
 from __future__ import annotations
 
 import time
-import urllib.error
-import urllib.request
 
 import zmq
 from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR, encode
-from governor_protos.messages import Hello
+from governor_protos.columns import ITEM_BYTES, ROW_COLUMNS, pack
+from governor_protos.limits import MAX_ROWS
+from governor_protos.messages import Hello, Rows, Snapshot
 
 from governor_bench.faults.process_limits import without_memory
 from governor_bench.servers import Controller
 
 SPARE_BYTES = 0
-ENGINES = 120
+ENGINES = 100
 """New engines, each of which needs a session; fewer than a controller serves."""
+SNAPSHOTS = 8
+"""Of each, as large as they may be."""
 FOR_S = 3.0
+ANSWERED_WITHIN_MS = 100
 
 
 def exhaust(controller: Controller, number: int) -> int:
-    """Refuse it memory for some seconds, and have it need some.
+    """Refuse it memory, and have it need some, until it fails for want of it or some seconds are
+    over.
 
     Args:
         number: makes the names of the engines that come to it.
 
     Returns:
-        How often it could not do what it was asked to, its own end included.
+        How often it failed: turns of its loop that ended early, or its own end.
     """
-    failed = 0
-    with (
-        zmq.Context() as context,
-        without_memory(controller.pid, SPARE_BYTES),
-        context.socket(zmq.DEALER) as socket,
-    ):
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.connect(controller.endpoint)
+    before = int(controller.status()["memory_errors"])
+    with zmq.Context() as context, without_memory(controller.pid, SPARE_BYTES):
         end_s = time.monotonic() + FOR_S
         for engine in range(ENGINES):
-            socket.send(encode(_hello(f"memory-{number}-{engine}")))
-            failed += not socket.poll(100)
-            while socket.poll(0):
-                socket.recv()
-            failed += not _answers(f"{controller.url}/v1/steps?last=4096")
+            name = f"memory-{number}-{engine}"
+            with context.socket(zmq.DEALER) as socket:
+                socket.setsockopt(zmq.LINGER, 0)
+                socket.setsockopt(zmq.ROUTING_ID, name.encode())
+                socket.connect(controller.endpoint)
+                socket.send(encode(_hello(name)))
+                for step in range(1, SNAPSHOTS + 1):
+                    socket.send(encode(_large(step)))
+                    if socket.poll(ANSWERED_WITHIN_MS):
+                        socket.recv()
             if not controller.is_running() or time.monotonic() > end_s:
                 break
-    return failed
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - our own URL
-            return bool(reply.read(64 << 20))
-    except (OSError, urllib.error.URLError):
-        return False
+    if not controller.is_running():
+        return 1
+    return int(controller.status()["memory_errors"]) - before
 
 
 def _hello(name: str) -> Hello:
     return Hello(
         *(PROTOCOL_MAJOR, PROTOCOL_MINOR, name, name, "0", "0", "m", 1, 0, False),
-        *(8, 64, 64, 1, -1, "", [], ["branches"]),
+        *(MAX_ROWS, 1 << 20, 1 << 20, 1, -1, "", [], ["branches"]),
     )
+
+
+def _large(step: int) -> Snapshot:
+    columns = {name: bytes(MAX_ROWS * ITEM_BYTES[code]) for name, code in ROW_COLUMNS.items()}
+    columns["request_id"] = pack("I", range(1, MAX_ROWS + 1))
+    return Snapshot(step, Rows(**columns), 1, 1 << 20, 0, 0, [], 0)
