@@ -38,24 +38,31 @@ def run_stages(
     resume: bool,
     arguments: dict[str, object],
     saved: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Line]:
     """Run what of ``stages`` is not done and fits what is left of the budget.
 
     Args:
-        resume: keep what is done or skipped; what failed is tried again.
+        resume: keep what is done or skipped; what failed is tried again. If not, all that is known
+            of ``stages`` is forgotten.
         arguments: of the command, for the results.
         saved: called after each result.
+        clock: seconds that never go back.
 
     Raises:
         ResultError: a result cannot be read or written.
     """
-    begun_s = time.monotonic()
+    begun_s = clock()
+    context = context._replace(left_s=lambda: budget_s - (clock() - begun_s))
     lines = []
+    if not resume:
+        for stage in stages:
+            _forget(stage, context)
     for stage in stages:
-        if resume and _is_whole(read_result(context.folder, stage.name)):
+        if _is_whole(read_result(context.folder, stage.name)):
             lines.append(Line(stage.name, "kept", 0.0))
             continue
-        left_s = budget_s - (time.monotonic() - begun_s)
+        left_s = context.left_s()
         expected_s = stage.expected_s(context.sizes, context.rig.running)
         if expected_s > left_s:
             why = f"expected {expected_s:.0f} s, {left_s:.0f} s are left"
@@ -76,6 +83,7 @@ def _run(
     try:
         figures = stage.run(context)
     except Needs as missing:
+        saved()
         return Line(stage.name, "waits", stopwatch.seconds(), str(missing))
     except Skipped as why:
         became, reason = "skipped", str(why)
@@ -100,6 +108,11 @@ def _run(
     )
     saved()
     return Line(stage.name, became, stopwatch.seconds(), reason.strip().rpartition("\n")[2])
+
+
+def _forget(stage: Stage, context: Context) -> None:
+    for path in context.folder.glob(f"{stage.name}.*"):
+        path.unlink()
 
 
 def _is_whole(result: StageResult | None) -> bool:

@@ -21,7 +21,8 @@ class Skipped(Exception):
 
 
 class Needs(Exception):
-    """Another stage must be done first; the message names it. The stage is left for another run."""
+    """Another stage must be done first, or more time is needed; the message says what. The stage is
+    left for another run, with what it has saved."""
 
 
 class Context(NamedTuple):
@@ -32,6 +33,8 @@ class Context(NamedTuple):
     folder: Path
     rig: Rig
     tell: Callable[[str], None]
+    left_s: Callable[[], float] = lambda: float("inf")
+    """Of the budget."""
 
     def figures_of(self, stage: str) -> Figures:
         """What an earlier stage has found.
@@ -52,7 +55,8 @@ class Stage(msgspec.Struct, frozen=True):
     """Also its file's."""
     about: str
     work_s: Callable[[Sizes], float]
-    """What it is expected to take, once its servers run."""
+    """What it is expected to take, once its servers run; of one that saves what it has, the least
+    that is worth a start."""
     servers: tuple[str, ...]
     """Of ``governed``, ``stock``, ``drafting``."""
     run: Callable[[Context], Figures]

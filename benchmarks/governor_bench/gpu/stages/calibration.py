@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from governor_profiles import MEASURED
+
 from governor_bench.gpu.figures import Calibration, StepCell
 from governor_bench.gpu.rig import flush
 from governor_bench.gpu.stage import Context, Stage
@@ -26,7 +28,7 @@ def run(context: Context) -> Calibration:
         rows=sizes.calibration_rows,
         context=sizes.calibration_context,
         choose=lambda plan: plan,
-        name=f"qwen3-{context.target.model}-{device or 'device'}-measured",
+        name=f"qwen3-{context.target.model}-{device or 'device'}{MEASURED}",
         tell=context.tell,
     )
     profile = swept.built.profile

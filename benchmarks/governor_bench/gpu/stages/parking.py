@@ -95,7 +95,7 @@ def _steps(governed: Governed, rows: int, policy: str) -> list[Record]:
 STAGE = Stage(
     "parking",
     "cost of parking by rows",
-    lambda sizes: len(sizes.parking_rows) * ROUNDS * 2 * 4.0,
+    lambda sizes: len(sizes.parking_rows) * ROUNDS * 2 * 3.0,
     ("governed",),
     run,
 )

@@ -10,24 +10,40 @@ from governor_workloads.report import LoadReport, summarise
 from governor_bench.engine_metrics import read_counters
 from governor_bench.gpu.figures import PolicyCell, Taper
 from governor_bench.gpu.records import PUBLISHED_AFTER_S, Record, decode_since, last_step
+from governor_bench.gpu.results import read, write
 from governor_bench.gpu.rig import Governed, flush
-from governor_bench.gpu.stage import SEED, Context, Stage
+from governor_bench.gpu.stage import SEED, Context, Needs, Stage
 from governor_bench.gpu.target import Sizes
 from governor_bench.gpu.workloads import workload
 from governor_bench.load.client import LoadClient
 
 BETWEEN_S = 3.0
 """What a run takes beyond its length."""
+LEAST_CELLS = 2
+"""Worth the start of a server."""
+CELLS_FILE = "taper.cells.json"
 
 
 def run(context: Context) -> Taper:
-    """Every policy at both loads, one after the other; the predictor keeps what it learns."""
-    governed, sizes = context.rig.governed(), context.sizes
-    cells = []
-    for users in sizes.loads:
-        for policy in sizes.policies:
-            context.tell(f"taper: {policy}, {users:g} users")
-            cells.append(_cell(context, governed, policy, users))
+    """Every policy at both loads, one after the other; the predictor keeps what it learns.
+
+    Each cell is saved, so that a table that is longer than a call is finished by the next one.
+
+    Raises:
+        Needs: there was no time for all of it.
+    """
+    sizes, path = context.sizes, context.folder / CELLS_FILE
+    cells = read(path, list[PolicyCell]) if path.exists() else []
+    have = {(cell.users, cell.policy) for cell in cells}
+    wanted = [(users, policy) for users in sizes.loads for policy in sizes.policies]
+    for users, policy in wanted:
+        if (users, policy) in have:
+            continue
+        if context.left_s() < _cell_s(sizes):
+            raise Needs(f"{len(cells)} of {len(wanted)} cells are measured; more time for the rest")
+        context.tell(f"taper: {policy}, {users:g} users")
+        cells.append(_cell(context, context.rig.governed(), policy, users))
+        write(path, cells)
     return Taper(
         slo_ms=sizes.slo_ms,
         run_s=sizes.run_s,
@@ -91,8 +107,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
+def _cell_s(sizes: Sizes) -> float:
+    return sizes.run_s + BETWEEN_S
+
+
 def _work_s(sizes: Sizes) -> float:
-    return len(sizes.loads) * len(sizes.policies) * (sizes.run_s + BETWEEN_S)
+    return LEAST_CELLS * _cell_s(sizes)
 
 
 STAGE = Stage("taper", "policies at two loads", _work_s, ("governed",), run)
