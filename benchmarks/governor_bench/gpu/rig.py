@@ -60,6 +60,8 @@ class Rig:
         self._stack = contextlib.ExitStack()
         self._governed: Governed | None = None
         self._stock: Engine | None = None
+        self._drafts = False
+        """Whether the engine that drafts runs. It leaves room for no other."""
         self._broken: dict[str, StartFailed] = {}
 
     def __enter__(self) -> Rig:
@@ -81,7 +83,7 @@ class Rig:
             StartFailed: it does not start; a second call in the same run does not try again.
         """
         if self._governed is None:
-            if not self._sizes.beside:
+            if self._drafts or not self._sizes.beside:
                 self.close()
             self._governed = self._start_governed("governed", "eager")
         return self._governed
@@ -93,7 +95,7 @@ class Rig:
             StartFailed: as for :meth:`governed`.
         """
         if self._stock is None:
-            if not self._sizes.beside:
+            if self._drafts or not self._sizes.beside:
                 self.close()
             self._tell("starting a stock engine")
             self._stock, _ = self._started("stock", {})
@@ -121,12 +123,15 @@ class Rig:
             ),
         )
         environment = {"SGLANG_SIMULATE_ACC_LEN": f"{ACCEPT_TOKENS:g}"}
-        return self._start_governed("drafting", "fixed_draft:0", arguments, environment)
+        drafting = self._start_governed("drafting", "fixed_draft:0", arguments, environment)
+        self._drafts = True
+        return drafting
 
     def close(self) -> None:
         """End all servers."""
         self._stack.close()
         self._governed = self._stock = None
+        self._drafts = False
 
     def settle(self) -> None:
         """After a failure: keep the shared servers if they can be made idle, else end them."""

@@ -61,30 +61,19 @@ def join(context: Context, stock: Sequence[Half], governed: Sequence[Half]) -> E
         RuntimeError: nothing was parked, so nothing was compared.
     """
     specs = _specs(context)
-    found = [
-        item
-        for one in governed
-        for item in differences(_results(specs, stock[0]), _results(specs, one))
-    ]
-    noise = differences(_results(specs, stock[0]), _results(specs, stock[1]))
+    first = _results(specs, stock[0])
+    found = [differences(first, _results(specs, one)) for one in governed]
+    noise = differences(first, _results(specs, stock[1]))
     parked = sum(one.parked_row_steps for one in governed)
     if not parked:
         raise RuntimeError("nothing was parked, so nothing was compared")
     return Equality(
         policy=POLICY,
         requests=len(specs) * len(governed),
-        governed_differ=sum(
-            len(
-                {
-                    item.index
-                    for item in differences(_results(specs, stock[0]), _results(specs, one))
-                }
-            )
-            for one in governed
-        ),
+        governed_differ=sum(len({item.index for item in one}) for one in found),
         stock_differ=len({item.index for item in noise}),
         parked_row_steps=parked,
-        first_difference=str(found[0]) if found else "",
+        first_difference=next((str(one[0]) for one in found if one), ""),
     )
 
 
