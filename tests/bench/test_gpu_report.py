@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from governor_bench.commands.gpu import gpu
 from governor_bench.gpu.adopt import adopt
-from governor_bench.gpu.report import NONE_YET, compose, read_folder, write
+from governor_bench.gpu.report import NONE_YET, compose, heading, read_folder, write
 from governor_bench.gpu.results import ResultError, StageResult
 from governor_bench.gpu.results import write as write_result
 from governor_bench.gpu.stages import STAGES
@@ -39,7 +39,7 @@ def test_every_stage_has_its_section(tmp_path: Path) -> None:
     text = compose([read_folder(sample(tmp_path, "cuda"))])
     assert "Sample" not in text and "Tier G" in text
     for stage in STAGES:
-        assert (f"### {stage.about.capitalize()}" in text) == (stage.name in FIGURES)
+        assert (f"### {heading(stage)}" in text) == (stage.name in FIGURES)
     for figure in ("3 of 128 requests differ", "0.991", "30.0 of 10,000", "1234", "1.020", "90"):
         assert figure in text
 

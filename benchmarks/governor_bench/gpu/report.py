@@ -11,6 +11,7 @@ from governor_bench.eval.tables import table
 from governor_bench.gpu.plots import plot_all
 from governor_bench.gpu.results import ResultError, StageResult, read_result, read_target
 from governor_bench.gpu.sections import section
+from governor_bench.gpu.stage import Stage
 from governor_bench.gpu.stages import STAGES
 from governor_bench.gpu.target import Target
 
@@ -84,11 +85,16 @@ def _of_folder(one: Measured) -> list[str]:
     title = f"## Model {one.target.model} on {_device(one)}"
     extra = f"Further engine arguments: `{arguments}`." if arguments else ""
     sections = [
-        f"### {stage.about.capitalize()}\n\n" + section(result.figures)
+        f"### {heading(stage)}\n\n" + section(result.figures)
         for stage in STAGES
         if (result := one.results.get(stage.name)) is not None and result.figures is not None
     ]
     return [title, *([extra] if extra else []), _state(one), *sections]
+
+
+def heading(stage: Stage) -> str:
+    """Of its section."""
+    return stage.about[0].upper() + stage.about[1:]
 
 
 def _device(one: Measured) -> str:

@@ -49,10 +49,11 @@ def _environment(one: found.Environment) -> str:
 
 
 def _bring_up(one: found.BringUp) -> str:
-    graphs = ", ".join(map(str, one.graph_rows)) or "none"
+    rows = ", ".join(map(str, one.graph_rows))
+    graphs = f"graphs of {rows} rows" if rows else "no graphs"
     return (
         f"Ready after {one.ready_s:.0f} s as `{one.device}`; {one.kv_tokens} tokens of KV, at most "
-        f"{one.max_running_requests} requests; graphs of {graphs} rows; knobs "
+        f"{one.max_running_requests} requests; {graphs}; knobs "
         f"{', '.join(one.knobs) or 'none'}. A request of two branches gave {one.tokens} tokens, "
         f"the first after {1e3 * one.first_token_s:.0f} ms."
     )

@@ -29,7 +29,7 @@ for name in sys.argv[1:]:
         importlib.import_module(name)
         found[name] = "ok"
     except BaseException as error:
-        found[name] = f"{type(error).__name__}: {error}"[:300]
+        found[name] = " ".join(f"{type(error).__name__}: {error}".split())[:120]
 versions = {}
 if found.get("torch") == "ok":
     import torch
