@@ -8,12 +8,14 @@ import tarfile
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 from governor_bench.commands.gpu import gpu
+from governor_bench.gpu import pairs
 from governor_bench.gpu.archive import pack, unpack
 from governor_bench.gpu.figures import Figures, PolicyCell, Taper
 from governor_bench.gpu.results import ResultError, claim, read_result
@@ -161,6 +163,45 @@ def test_a_table_that_is_longer_than_a_call_is_finished_by_the_next(
     result = read_result(asked.context.folder, "taper")
     assert result is not None and isinstance(result.figures, Taper)
     assert [(cell.users, cell.policy) for cell in result.figures.cells] == ran
+
+
+class _Half(msgspec.Struct, frozen=True):
+    side: str
+    number: int
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_engines_take_turns_where_both_fit_and_follow_each_other_where_not(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    ran: list[tuple[str, int]] = []
+
+    def half(context: Context, side: pairs.Side, number: int) -> _Half:
+        ran.append((side.name, number))
+        return _Half(side.name, number)
+
+    def join(context: Context, stock: Any, governed: Any) -> Figures:
+        for name, halves in (("stock", stock), ("governed", governed)):
+            assert halves == [_Half(name, number) for number in range(3)]
+        return FIGURES["overhead"]
+
+    pair = pairs.Pair("overhead", _Half, lambda sizes: 3, half, join)
+    engine = SimpleNamespace(url="")
+    monkeypatch.setattr(pairs, "flush", lambda engine, url: None)
+    monkeypatch.setattr(Rig, "stock", lambda rig: engine)
+    monkeypatch.setattr(Rig, "governed", lambda rig: SimpleNamespace(engine=engine, controller=1))
+    sizes = msgspec.structs.replace(asked.context.sizes, beside=beside)
+    context = asked.context._replace(sizes=sizes)
+    s, g = "stock", "governed"
+    if beside:
+        pairs.compare(pair, context)
+        assert ran == [(s, 0), (g, 0), (g, 1), (s, 1), (s, 2), (g, 2)]
+        return
+    with pytest.raises(Needs, match="stage stock must be done first"):
+        pairs.compare(pair, context)
+    assert pairs.stock_halves([pair], context).files == ("stock-overhead.json",)
+    pairs.compare(pair, context)
+    assert ran == [(name, number) for name in (s, g) for number in range(3)]
 
 
 def test_starts_of_servers_count_until_they_run() -> None:
