@@ -35,7 +35,7 @@ def envelope(
     return {
         "tier": tier,
         "seeds": seeds,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **package_versions()},
         "machine": {"cpus": os.cpu_count(), "machine": platform.machine()},
         "arguments": arguments,
         "seconds": round(stopwatch.seconds(), 1),
@@ -55,9 +55,10 @@ def write_json(report: dict[str, Any], path: str) -> None:
     target.write_bytes(text + b"\n")
 
 
-def _versions() -> dict[str, str]:
+def package_versions(*more: str) -> dict[str, str]:
+    """Versions of the packages that results hang on, and of ``more``."""
     found = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

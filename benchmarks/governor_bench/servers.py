@@ -1,4 +1,4 @@
-"""The servers that benches and tests start: a controller, and engines on the CPU."""
+"""The servers that benches and tests start: a controller, and engines on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from governor_profiles import load_profile
@@ -77,8 +77,34 @@ class Controller(ManagedProcess):
         return steps if isinstance(steps, list) else []
 
 
+class _Device(NamedTuple):
+    """What an engine is told of the device that it runs on."""
+
+    arguments: tuple[str, ...]
+    environment: dict[str, str | None]
+
+
+_REFERENCE_CPU = _Device(
+    ("--device", "cpu", "--dtype", "float32", "--attention-backend", "torch_native"),
+    {
+        "SGLANG_PLATFORM": "governor_reference_cpu",
+        "OMP_NUM_THREADS": "1",
+        # Some of SGLang's choices ask torch for CUDA and not the platform.
+        "CUDA_VISIBLE_DEVICES": "",
+    },
+)
+_CUDA = _Device(
+    # Hopper's default attention (fa3) and FlashInfer's sampling come compiled; these two do not.
+    (
+        *("--device", "cuda", "--dtype", "bfloat16"),
+        *("--attention-backend", "triton", "--sampling-backend", "pytorch"),
+    ),
+    {},
+)
+
+
 class _Engine(ManagedProcess):
-    """``sglang.launch_server`` on the reference CPU platform; see the classes below."""
+    """``sglang.launch_server``; see the classes below."""
 
     def __init__(
         self,
@@ -90,6 +116,7 @@ class _Engine(ManagedProcess):
         arguments: Sequence[str],
         environment: Mapping[str, str | None],
         log_name: str,
+        device: _Device = _REFERENCE_CPU,
     ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -102,19 +129,12 @@ class _Engine(ManagedProcess):
             [
                 *(sys.executable, "-m", "sglang.launch_server"),
                 *("--model-path", str(model), "--host", "127.0.0.1", "--port", str(port)),
-                *("--device", "cpu", "--dtype", "float32", "--attention-backend", "torch_native"),
+                *device.arguments,
                 *(() if overlap else ("--disable-overlap-schedule",)),
                 *arguments,
             ],
             folder / log_name,
-            {
-                "SGLANG_PLATFORM": "governor_reference_cpu",
-                "OMP_NUM_THREADS": "1",
-                # Some of SGLang's choices ask torch for CUDA and not the platform.
-                "CUDA_VISIBLE_DEVICES": "",
-                **governed,
-                **environment,
-            },
+            {**device.environment, **governed, **environment},
             f"{self.url}/health",
         )
 
@@ -201,6 +221,50 @@ class EmulatedEngine(_Engine):
             ),
             environment={"SGLANG_PLUGINS": "governor", **(environment or {})},
             log_name=log_name,
+        )
+
+
+class CudaEngine(_Engine):
+    """Stock SGLang on one GPU: a model's configuration, dummy weights, prompts of token ids.
+
+    Args:
+        folder: for the log.
+        model: folder with the model's ``config.json``.
+        memory_share: of the GPU's memory, for weights and KV.
+        graph_rows: batch sizes that get a CUDA graph.
+        governor, overlap, arguments, environment: as for :class:`CpuEngine`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Path,
+        *,
+        memory_share: float,
+        graph_rows: Sequence[int],
+        governor: Mapping[str, str] | None = None,
+        overlap: bool = True,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str | None] | None = None,
+        log_name: str = "cuda-engine.log",
+    ) -> None:
+        super().__init__(
+            folder,
+            model,
+            governor=governor or {},
+            overlap=overlap,
+            arguments=(
+                *("--load-format", "dummy", "--skip-tokenizer-init", "--sleep-on-idle"),
+                *("--mem-fraction-static", f"{memory_share:g}"),
+                *("--cuda-graph-bs-decode", *map(str, graph_rows)),
+                *("--cuda-graph-backend-prefill", "disabled"),
+                *_unless_given(arguments, "--chunked-prefill-size", "8192"),
+                *_unless_given(arguments, "--log-level", "info"),
+                *arguments,
+            ),
+            environment=environment or {},
+            log_name=log_name,
+            device=_CUDA,
         )
 
 

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from governor_profiles.bends import Bends
 from governor_profiles.grid import Grid
-from governor_profiles.library import ProfileError, load_profile, profile_names
+from governor_profiles.library import (
+    MEASURED,
+    ProfileError,
+    load_profile,
+    preferred_profile,
+    profile_names,
+)
 from governor_profiles.profile import StepProfile
 from governor_profiles.variation import Noise, Shift, StepVariation
 
 __all__ = [
+    "MEASURED",
     "Bends",
     "Grid",
     "Noise",
@@ -21,5 +28,6 @@ __all__ = [
     "StepProfile",
     "StepVariation",
     "load_profile",
+    "preferred_profile",
     "profile_names",
 ]

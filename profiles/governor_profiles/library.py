@@ -12,6 +12,8 @@ import msgspec
 from governor_profiles.profile import StepProfile
 
 MAX_FILE_BYTES = 16 << 20
+MEASURED = "-measured"
+"""At the end of the name of a profile that a device has shown itself."""
 _SUFFIX = ".json"
 
 
@@ -25,6 +27,17 @@ def profile_names() -> tuple[str, ...]:
     folder = resources.files("governor_profiles.data")
     found = (item.name for item in folder.iterdir() if item.name.endswith(_SUFFIX))
     return tuple(sorted(name.removesuffix(_SUFFIX) for name in found))
+
+
+def preferred_profile(name: str) -> str:
+    """The shipped profile that was measured on the device that ``name`` stands for, once there is
+    one; ``name`` until then.
+
+    Args:
+        name: of a shipped profile that was derived, such as ``qwen3-32b-h200``.
+    """
+    measured = name + MEASURED
+    return measured if measured in profile_names() else name
 
 
 def load_profile(name_or_path: str | Path) -> StepProfile:

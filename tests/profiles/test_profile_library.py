@@ -7,7 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from governor_profiles import ProfileError, load_profile, profile_names
+from governor_profiles import (
+    MEASURED,
+    ProfileError,
+    load_profile,
+    preferred_profile,
+    profile_names,
+)
 from governor_profiles.library import MAX_FILE_BYTES
 
 VALID: dict[str, Any] = {
@@ -128,3 +134,15 @@ def test_missing_and_oversized_files_are_refused(tmp_path: Path) -> None:
     large.write_bytes(b" " * (MAX_FILE_BYTES + 1))
     with pytest.raises(ProfileError, match="larger than"):
         load_profile(large)
+
+
+def test_a_measured_profile_takes_the_place_of_a_derived_one_once_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "qwen3-32b-h200"
+    shipped = set(profile_names())
+    expected = name + MEASURED if name + MEASURED in shipped else name
+    assert preferred_profile(name) == expected
+    there = (*shipped, name + MEASURED)
+    monkeypatch.setattr("governor_profiles.library.profile_names", lambda: there)
+    assert preferred_profile(name) == name + MEASURED

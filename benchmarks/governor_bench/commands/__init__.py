@@ -4,7 +4,8 @@ from governor_bench.commands.bench import bench
 from governor_bench.commands.check import check, doctor
 from governor_bench.commands.demo import demo, up
 from governor_bench.commands.eval import evaluate
+from governor_bench.commands.gpu import gpu
 from governor_bench.commands.profile import profile
 from governor_bench.commands.simulate import simulate
 
-__all__ = ["bench", "check", "demo", "doctor", "evaluate", "profile", "simulate", "up"]
+__all__ = ["bench", "check", "demo", "doctor", "evaluate", "gpu", "profile", "simulate", "up"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from governor_profiles import preferred_profile
 
 from governor_bench.commands.output import finish, json_option, progress_bar
 from governor_bench.commands.sources import Source, source_options, workload_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     "--profile",
     "profiles",
     multiple=True,
-    default=["qwen3-32b-h200"],
+    default=[preferred_profile("qwen3-32b-h200")],
     show_default=True,
     help="Name of a profile, or its JSON file; repeatable.",
 )

@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from governor_profiles import preferred_profile
 
 from governor_bench.eval.setting import Outcome, Setting
 from governor_bench.eval.workloads import STEADY
 
-PROFILE = "qwen3-32b-h200"
+PROFILE = preferred_profile("qwen3-32b-h200")
 POLICIES = ("eager", "off", "cap:2", "taper", "taper_plus")
 LOADS = (64.0, 112.0)
 SLO_MS = 50.0

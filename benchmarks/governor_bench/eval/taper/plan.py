@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from governor_profiles import preferred_profile
 from governor_sim.clairvoyant import NAME as CLAIRVOYANT
 
 from governor_bench.eval.setting import STOCK, Setting
@@ -48,7 +49,7 @@ SWITCHES = (
 CURVE = (OFF, EAGER, *CAPS, TAPER, PLUS, BOUND)
 FEW = (OFF, EAGER, TAPER, PLUS, BOUND)
 
-MAIN_PROFILE = "qwen3-32b-h200"
+MAIN_PROFILE = preferred_profile("qwen3-32b-h200")
 MAIN_SLO_MS = 50.0
 MAIN_LOADS = (16.0, 48.0, 80.0, 96.0, 112.0, 144.0, 192.0)
 MIDDLE = (80.0, 144.0)
