@@ -59,12 +59,12 @@ def measure(rounds: int, requests: int, *, overlap: bool, progress: Progress) ->
     ):
         controller.wait_ready()
         endpoints = {STOCK: "", GOVERNED: controller.endpoint, ALONE: f"ipc://{folder}/nobody.sock"}
-        engines = {
-            name: stack.enter_context(_engine(folder, model, name, endpoint, overlap=overlap))
-            for name, endpoint in endpoints.items()
-        }
-        task = progress.add_task("starting three engines", total=len(engines) * (rounds + 1))
-        for engine in engines.values():
+        task = progress.add_task("starting three engines", total=len(endpoints) * (rounds + 1))
+        engines: dict[str, CpuEngine] = {}
+        for name, endpoint in endpoints.items():
+            # One by one: started together, two may choose the same port for their ranks.
+            engine = _engine(folder, model, name, endpoint, overlap=overlap)
+            engines[name] = stack.enter_context(engine)
             engine.wait_ready()
             turn(engine.url, requests // 2, seed=0)
             progress.advance(task)
