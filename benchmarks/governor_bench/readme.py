@@ -100,6 +100,12 @@ def figures_block(
             "governor bench overhead",
         ),
         (
+            "the same with the controller down; p99 time between tokens",
+            f"{overhead['controller_down']['throughput_ratio']:.3f}; "
+            f"{overhead['controller_down']['step_p99_ratio']:.3f}",
+            "governor bench overhead",
+        ),
+        (
             "governed greedy tokens against stock",
             f"{equality['mismatched']} of {equality['requests']} requests differ, "
             f"{equality['parked_row_steps']} row-steps parked",
