@@ -67,8 +67,8 @@ class ControllerLink:
         self._keys = keys
         self._holds = holds
         self._socket = self._connected()
-        self._heard_s: float | None = None
-        """When something was last heard, or the connection was last made."""
+        self._unheard_since_s: float | None = None
+        """When it first spoke after it last heard something; ``None`` while it has not spoken."""
         self._told_of_keys = False
         self._next_hello_s = 0.0
         self._unanswered = False
@@ -117,7 +117,7 @@ class ControllerLink:
         self.poll(now_s)
         if self.state is LinkState.READY and now_s >= self._next_hello_s:
             self._next_hello_s = now_s + KEEP_ALIVE_S
-            if self._is_deaf(now_s) or not self._send(self._hello):
+            if self._is_deaf(now_s) or not self._send(self._hello, now_s):
                 self._introduce_anew(now_s)
 
     def wait(self, for_step: int, timeout_s: float) -> None:
@@ -167,13 +167,13 @@ class ControllerLink:
         self._unanswered = True
         self._may_probe = False
         self._asked_step = snapshot.for_step
-        if self._send(encode(snapshot)):
+        if self._send(encode(snapshot), now_s):
             return True
         self._introduce_anew(now_s)
         return False
 
     def close(self, reason: str) -> None:
-        self._send(encode(Goodbye(reason=reason)))
+        self._send(encode(Goodbye(reason=reason)), time.perf_counter())
         self._socket.close(linger=50)
         self._context.term()
 
@@ -196,9 +196,8 @@ class ControllerLink:
         return socket
 
     def _is_deaf(self, now_s: float) -> bool:
-        if self._heard_s is None:
-            self._heard_s = now_s
-        return now_s - self._heard_s >= RENEW_S
+        since_s = self._unheard_since_s
+        return since_s is not None and now_s - since_s >= RENEW_S
 
     def _renew(self, now_s: float) -> None:
         """Connect anew."""
@@ -212,7 +211,7 @@ class ControllerLink:
         self._told_of_keys = True
         self._socket.close(linger=0)
         self._socket = self._connected()
-        self._heard_s = now_s + HELLO_INTERVAL_S  # it takes a moment to connect
+        self._unheard_since_s = None
         if self.state is LinkState.READY:
             self.state = LinkState.INTRODUCING  # whoever has had the name meanwhile is another
 
@@ -226,13 +225,15 @@ class ControllerLink:
     def _introduce(self, now_s: float) -> None:
         if self._is_deaf(now_s):
             self._renew(now_s)
-            self._next_hello_s = now_s + HELLO_INTERVAL_S
+            self._next_hello_s = now_s + HELLO_INTERVAL_S  # it takes a moment to connect
             return
         retry = REFUSED_RETRY_S if self.state is LinkState.REFUSED else HELLO_INTERVAL_S
         self._next_hello_s = now_s + retry
-        self._send(self._hello)
+        self._send(self._hello, now_s)
 
-    def _send(self, frame: bytes) -> bool:
+    def _send(self, frame: bytes, now_s: float) -> bool:
+        if self._unheard_since_s is None:
+            self._unheard_since_s = now_s
         try:
             self._socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:
@@ -240,7 +241,7 @@ class ControllerLink:
         return True
 
     def _receive(self, frames: list[bytes], now_s: float) -> None:
-        self._heard_s = now_s
+        self._unheard_since_s = None
         self._told_of_keys = False
         try:
             if len(frames) != 1:

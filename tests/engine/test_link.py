@@ -235,6 +235,18 @@ def test_an_incompatible_controller_is_refused(
     assert not link.ask(snapshot(6), 0.0)
 
 
+def test_whoever_has_said_nothing_is_not_deaf_for_hearing_nothing(
+    link: ControllerLink, controller: FakeController
+) -> None:
+    """A step may take longer than a connection may stay silent that was asked something."""
+    introduce(link, controller)
+    link.keep_alive(time.perf_counter() + 60.0)
+    assert link.state is LinkState.READY
+    assert controller.receive() == HELLO
+    link.keep_alive(time.perf_counter() + 120.0)  # nobody has answered that
+    assert link.state is LinkState.INTRODUCING
+
+
 def test_a_frame_above_the_limit_costs_the_connection_and_no_more(
     link: ControllerLink, controller: FakeController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
