@@ -19,7 +19,12 @@ from controller_service.groups import Index
 from controller_service.observe.stats import OutcomeCounts
 from controller_service.orders import one_band
 from controller_service.policies.base import OWN_CHOICE, Knob, Policy, StepPlan
-from controller_service.predictors.base import LEAST_LATENCY_S, StepLatencyPredictor, StepSample
+from controller_service.predictors.base import (
+    LEAST_LATENCY_S,
+    NO_DRAFTING,
+    StepLatencyPredictor,
+    StepSample,
+)
 from controller_service.prefill.leeway import Leeway
 from controller_service.prefill.queue import KNOB as PREFILL_KNOB
 from controller_service.prefill.queue import PrefillState
@@ -234,6 +239,7 @@ class EngineSession:
         elif not feedback.prefill_tokens:
             return  # a prefill step that says nothing of how much it prefilled
         drafting_s = self._drafting_s(feedback)
+        drafting = NO_DRAFTING if self._drafts is None else self._drafts.drafting
         if self._drafts is not None and not feedback.prefill_tokens:
             self._drafts.observe(feedback)
         self.predictor.observe(
@@ -243,6 +249,8 @@ class EngineSession:
                 feedback.prefill_tokens,
                 max(feedback.latency_s - drafting_s, LEAST_LATENCY_S),
                 feedback.draft_tokens,
+                feedback.draft_length,
+                drafting,
             )
         )
 
@@ -266,9 +274,9 @@ class EngineSession:
 
     def _drafting_s(self, feedback: StepFeedback) -> float:
         """What its draft steps are taken to have cost; predictors know only what verifies."""
-        if self._drafts is None or not feedback.draft_length:
+        if self._drafts is None:
             return 0.0
-        return self._drafts.drafting_s(feedback)
+        return self._drafts.drafting.seconds(feedback.draft_length, feedback.rows)
 
     def _renew_orders(self, state: StepState, policy: Policy) -> None:
         self._orders = policy.standing_orders(

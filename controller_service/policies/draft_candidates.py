@@ -23,7 +23,7 @@ of two kinds, where drafts are looked up), so that the work does not grow with t
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -50,10 +50,11 @@ POSITION_UNIT = 0.02
 """Factors by position are rounded to it, so that tables can be kept."""
 
 
-class Candidates(msgspec.Struct, frozen=True, eq=False):
-    """Drafts to choose from. The first is no draft at all.
+class Drafts(msgspec.Struct, frozen=True, eq=False):
+    """What rows of each level would draft. The first is no draft at all.
 
-    ``each`` and ``given`` have shape ``(candidates, levels)``, the totals ``(candidates,)``.
+    Columns have shape ``(candidates,)``, what depends on the level ``(candidates, levels)``, and
+    the sums to be taken over levels are stacked: ``(levels, n * candidates)``.
     """
 
     length: Floats
@@ -61,37 +62,67 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
     """Draft tokens that a row of each level has verified."""
     given: Floats
     """Tokens that it can expect of the step."""
-    counts: Floats
-    """Rows of each level."""
-    level_of_row: Index
     is_way_out: Mask
     """Only for where the best of the others hurts somebody: of those who are hurt by what others
     draft, some are not if they are given as much."""
+    totals: Floats
+    """``each``, ``given`` and the logarithm of ``given``."""
+    per_token: Floats
+    """``each`` and 1, both over ``given``."""
+
+    @classmethod
+    def of(cls, length: Floats, each: U1, given: Floats, is_way_out: Mask) -> Drafts:
+        """With what is summed worked out."""
+        totals = np.concatenate([each, given, np.log(given)]).T.copy()
+        per_token = np.concatenate([each / given, 1.0 / given]).T.copy()
+        return cls(length, each, given, is_way_out, totals, per_token)
+
+
+class Candidates(msgspec.Struct, frozen=True, eq=False):
+    """Drafts to choose from, for the rows of one step. Columns of shape ``(candidates,)``."""
+
+    drafts: Drafts
+    counts: Floats
+    """Rows of each level, shape ``(levels,)``."""
+    level_of_row: Index
+    is_possible: Mask
+    """The first always is."""
     draft_tokens: Floats
     tokens: Floats
+    log_given: Floats
+    """Of the tokens that rows can expect, the sum of the logarithms."""
 
     @classmethod
     def of(
-        cls,
-        length: Floats,
-        each: U1,
-        given: Floats,
-        counts: Floats,
-        level_of_row: Index,
-        is_way_out: Mask,
+        cls, drafts: Drafts, counts: Floats, level_of_row: Index, room_tokens: float
     ) -> Candidates:
-        """With the totals worked out."""
-        totals = each @ counts, given @ counts
-        return cls(length, each, given, counts, level_of_row, is_way_out, *totals)
+        """
+        Args:
+            room_tokens: the most draft tokens that are possible.
+        """
+        draft_tokens, tokens, log_given = (counts @ drafts.totals).reshape(3, -1)
+        # Draft steps of which nothing is verified would be for nothing.
+        is_possible = (draft_tokens > 0) & (draft_tokens <= room_tokens)
+        is_possible[0] = True
+        return cls(drafts, counts, level_of_row, is_possible, draft_tokens, tokens, log_given)
+
+    @property
+    def length(self) -> Floats:
+        return self.drafts.length
+
+    @property
+    def is_way_out(self) -> Mask:
+        return self.drafts.is_way_out
 
     def caps(self, which: int) -> U1:
         """Draft tokens of each row that advances, shape ``(rows,)``."""
-        caps: U1 = self.each[which][self.level_of_row]
+        caps: U1 = self.drafts.each[which][self.level_of_row]
         return caps
 
-    def given_rows(self, which: int) -> Floats:
-        """Tokens that each row that advances can expect, shape ``(rows,)``."""
-        given: Floats = self.given[which][self.level_of_row]
+    def given_rows(self, which: int | Index) -> Floats:
+        """Tokens that each row that advances can expect, shape ``(rows,)``; of several candidates,
+        ``(candidates, rows)``."""
+        given: Floats = self.drafts.given[which][..., self.level_of_row]
         return given
 
     def rates(self, batch: Batch, step_s: Floats, value: Value) -> Floats:
@@ -103,28 +134,33 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
         if value == "sum":
             of_step: Floats = self.tokens / step_s
             return of_step
-        count = float(self.counts.sum())
+        count = len(self.level_of_row)
         token_s = self._token_s(batch, step_s)
-        own_s = self.each * token_s[:, None]
         whole_s = step_s + batch.between_s
-        own_s += ((whole_s - token_s * self.draft_tokens) / count)[:, None]
+        rest_s = (whole_s - token_s * self.draft_tokens) / count
         # Requests come in the proportion in which they leave, which is the rows' under the drafts
         # in use; the candidate that is best for this mix of rows stands for those.
-        usual = int(np.argmax(np.log(self.given) @ self.counts - count * np.log(whole_s)))
-        share = self.counts * self.given[usual]
-        in_long_run: Floats = share.sum() / ((own_s / self.given) @ share)
+        worth = np.where(self.is_possible, self.log_given - count * np.log(whole_s), -np.inf)
+        share = self.counts * self.drafts.given[int(worth.argmax())]
+        drafted, each = (share @ self.drafts.per_token).reshape(2, -1)
+        in_long_run: Floats = share.sum() / (token_s * drafted + rest_s * each)
         return in_long_run
 
-    def prices(self, batch: Batch, step_s: Floats) -> Floats:
-        """What a draft token costs in each candidate's step, over the rest of a row's share."""
-        token_s = self._token_s(batch, step_s)
-        rest_s = step_s + batch.between_s - token_s * self.draft_tokens
-        prices: Floats = token_s * self.counts.sum() / rest_s
-        return prices
+    def price(self, batch: Batch, which: int, step_s: float) -> float:
+        """What a draft token costs in a candidate's step, over the rest of a row's share.
+
+        Args:
+            step_s: predicted time of that step.
+        """
+        tokens, count = float(self.draft_tokens[which]), len(self.level_of_row)
+        drafting_s = float(batch.drafts.drafting_s(float(self.length[which]), count))
+        verify_s = max(step_s - batch.plain_s - drafting_s, 0.0)
+        token_s = verify_s / max(tokens, 1.0)
+        return token_s * count / (step_s + batch.between_s - token_s * tokens)
 
     def _token_s(self, batch: Batch, step_s: Floats) -> Floats:
         """What each draft token that is verified adds to the step, on average."""
-        drafting_s = batch.drafts.drafting_s(self.length, float(self.counts.sum()))
+        drafting_s = batch.drafts.drafting_s(self.length, float(len(self.level_of_row)))
         verify_s = np.maximum(step_s - batch.plain_s - drafting_s, 0.0)
         each_s: Floats = verify_s / np.maximum(self.draft_tokens, 1.0)
         return each_s
@@ -142,23 +178,9 @@ def own_candidates(batch: Batch, value: Value) -> Candidates:
         value,
         is_looked_up=drafts.later_acceptance is not None,
     )
-    known = table.given.shape[1]
     level_of_row = _levels_of(drafts, batch.rows)
-    counts = np.bincount(level_of_row, minlength=known).astype(np.float64)
-    present = np.flatnonzero(counts)
-    place = np.zeros(known, dtype=np.intp)
-    place[present] = np.arange(len(present))
-    found = Candidates.of(
-        table.length,
-        table.each[:, present],
-        table.given[:, present],
-        counts[present],
-        place[level_of_row],
-        table.is_way_out,
-    )
-    # Draft steps of which nothing is verified would be for nothing.
-    some = found.draft_tokens > 0
-    return _those(found, some & (found.draft_tokens <= batch.room_tokens))
+    counts = np.bincount(level_of_row, minlength=table.given.shape[1]).astype(np.float64)
+    return Candidates.of(table, counts, level_of_row, batch.room_tokens)
 
 
 def equal_candidates(batch: Batch, survival: Floats) -> Candidates:
@@ -171,44 +193,26 @@ def equal_candidates(batch: Batch, survival: Floats) -> Candidates:
     drafts, count = batch.drafts, len(batch.rows)
     lengths = np.array([k for k in drafts.lengths if k <= drafts.most_tokens], dtype=np.uint8)
     tokens = np.concatenate([np.ones((count, 1)), 1.0 + survival.cumsum(axis=1)], axis=1)
-    found = Candidates.of(
+    alike = Drafts.of(
         lengths.astype(np.float64),
         np.repeat(lengths[:, None], count, axis=1),
         tokens.T[lengths.astype(np.intp)],
-        np.ones(count),
-        np.arange(count),
         np.zeros(len(lengths), dtype=np.bool_),
     )
-    return _those(found, found.draft_tokens <= batch.room_tokens)
+    return Candidates.of(alike, np.ones(count), np.arange(count), batch.room_tokens)
 
 
 def within_budget(candidates: Candidates, budget: float) -> Candidates:
     """Of every draft length the candidate that spends most of ``budget``; lengths whose drafts
     leave more of it over than others are left out."""
-    fits = (candidates.draft_tokens <= budget) & ~candidates.is_way_out
+    fits = candidates.is_possible & (candidates.draft_tokens <= budget) & ~candidates.is_way_out
     spent = np.where(fits, candidates.draft_tokens, 0.0)
     keep = (spent > 0) & (spent >= SPENT * spent.max())
     for length in np.unique(candidates.length[keep]):
         mine = np.flatnonzero(keep & (candidates.length == length))
         keep[mine] = mine == mine[np.argmax(spent[mine])]
-    return _those(candidates, keep)
-
-
-def _those(candidates: Candidates, keep: Mask) -> Candidates:
-    """The first and those that ``keep`` says."""
-    if keep.all():
-        return candidates
     keep[0] = True
-    return Candidates(
-        candidates.length[keep],
-        candidates.each[keep],
-        candidates.given[keep],
-        candidates.counts,
-        candidates.level_of_row,
-        candidates.is_way_out[keep],
-        candidates.draft_tokens[keep],
-        candidates.tokens[keep],
-    )
+    return msgspec.structs.replace(candidates, is_possible=keep)
 
 
 def _levels_of(drafts: DraftState, rows: Index) -> Index:
@@ -216,15 +220,6 @@ def _levels_of(drafts: DraftState, rows: Index) -> Index:
     if drafts.later_acceptance is None:
         return first
     return (first // COARSER) * COARSE + bucket_of(drafts.later_acceptance[rows]) // COARSER
-
-
-class _Table(NamedTuple):
-    """Of all levels: columns of shape ``(candidates,)`` and ``(candidates, levels)``."""
-
-    length: Floats
-    each: U1
-    given: Floats
-    is_way_out: Mask
 
 
 def _rounded(by_position: Floats) -> tuple[float, ...]:
@@ -240,7 +235,7 @@ def _table(
     value: Value,
     *,
     is_looked_up: bool,
-) -> _Table:
+) -> Drafts:
     known = COARSE**2 if is_looked_up else BUCKETS
     is_way_out = [False]
     length = [np.zeros(1)]
@@ -261,7 +256,7 @@ def _table(
         length.append(np.full(len(nodes), float(depth)))
         each.append(nodes.astype(np.uint8))
         given.append(tokens[np.arange(known), nodes])
-    return _Table(
+    return Drafts.of(
         np.concatenate(length), np.concatenate(each), np.concatenate(given), np.array(is_way_out)
     )
 

@@ -115,15 +115,17 @@ def choose(
     step_s = batch.step_s(candidates.draft_tokens, candidates.length)
     rate = batch.favoured(candidates.rates(batch, step_s, value), step_s, candidates.length, keep)
     rate[candidates.length == 0] *= reluctance
+    rate[~candidates.is_possible] = -np.inf
     best = int(np.argmax(np.where(candidates.is_way_out, -np.inf, rate)))
-    plan = _chosen(batch, candidates, best, step_s)
+    plan = _chosen(batch, candidates, best, float(step_s[best]))
     if not best or protection is None or not protection.binds:
         return plan
     if protection.allows(float(step_s[best]), candidates.given_rows(best)):
         return plan
     allowed = _best_allowed(candidates, protection, step_s, rate, SHORTER * float(step_s[best]))
     # Somebody would be hurt by more of it, and is given what was looked after: no node is left out.
-    return msgspec.structs.replace(_chosen(batch, candidates, allowed, step_s), price=0.0)
+    chosen = _chosen(batch, candidates, allowed, float(step_s[allowed]))
+    return msgspec.structs.replace(chosen, price=0.0)
 
 
 def _best_allowed(
@@ -137,8 +139,7 @@ def _best_allowed(
     than ``longest_s``; 0 without one."""
     ranked = np.argsort(-rate, kind="stable")
     tried = ranked[(step_s[ranked] <= longest_s) & (rate[ranked] > rate[0])][:MOST_TRIES]
-    given = candidates.given[tried][:, candidates.level_of_row]
-    allowed = protection.allowed(step_s[tried], given)
+    allowed = protection.allowed(step_s[tried], candidates.given_rows(tried))
     return int(tried[np.argmax(allowed)]) if allowed.any() else 0
 
 
@@ -181,18 +182,17 @@ def _probe(
     return _plan(batch, length, caps, float(given.sum()), step_s)
 
 
-def _chosen(batch: Batch, candidates: Candidates, which: int, step_s: Floats) -> DraftPlan:
+def _chosen(batch: Batch, candidates: Candidates, which: int, step_s: float) -> DraftPlan:
     plan = _plan(
         batch,
         int(candidates.length[which]),
         candidates.caps(which),
         float(candidates.tokens[which]),
-        float(step_s[which]),
+        step_s,
     )
     given = np.ones(batch.state.rows)
     given[batch.rows] = candidates.given_rows(which)
-    price = float(candidates.prices(batch, step_s)[which])
-    return msgspec.structs.replace(plan, price=price, given=given)
+    return msgspec.structs.replace(plan, price=candidates.price(batch, which, step_s), given=given)
 
 
 def _plan(batch: Batch, length: int, caps: U1, tokens: float, step_s: float) -> DraftPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -21,6 +21,26 @@ P90 = 0.9
 """Share of steps that ``predict_p90`` covers."""
 
 
+class DraftingCost(NamedTuple):
+    """What drafting costs beside the step that verifies."""
+
+    step_s: float = 0.0
+    """Of each draft step."""
+    row_step_s: float = 0.0
+    """What each row adds to a draft step."""
+    start_s: float = 0.0
+    """Of drafting at all."""
+
+    def seconds(self, length: float | V, rows: float | V) -> V:
+        """Of ``length`` draft steps of a batch of ``rows``; 0 for none."""
+        seconds: Any = length * (self.step_s + self.row_step_s * rows)
+        seconds = seconds + (length > 0) * self.start_s
+        return seconds  # type: ignore[no-any-return]
+
+
+NO_DRAFTING = DraftingCost()
+
+
 class StepSample(msgspec.Struct, frozen=True, gc=False):
     """One measured step."""
 
@@ -30,8 +50,17 @@ class StepSample(msgspec.Struct, frozen=True, gc=False):
     """KV tokens that they attended to, summed."""
     prefill_tokens: int
     latency_s: float
+    """Without what drafting took."""
     draft_tokens: int = 0
     """Draft tokens verified beyond the one token of each row, summed."""
+    draft_length: int = 0
+    """Draft steps before the verification."""
+    drafting: DraftingCost = NO_DRAFTING
+    """What they were taken to cost."""
+
+    @property
+    def drafting_s(self) -> float:
+        return self.drafting.seconds(self.draft_length, self.rows)
 
 
 class StepLatencyPredictor(Protocol):

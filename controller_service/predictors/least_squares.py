@@ -1,4 +1,4 @@
-"""Two ways to fit ``T = a + b*rows + c*context`` with no negative coefficient."""
+"""Two ways to fit ``T = a + b*rows + c*context + e*drafts`` with no negative coefficient."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ LEAST_NOISE = 0.01
 
 
 def published(design: Design) -> Floats | None:
-    """Plain non-negative least squares (TAPER).
+    """Plain non-negative least squares (TAPER), to which a draft token is one more row.
 
     Returns:
-        ``(a, b, c)`` in seconds, per row, per token; ``None`` if the solver did not converge.
+        ``(a, b, c, e)`` in seconds, per row, per token of context, per draft token; ``None`` if the
+        solver did not converge.
     """
-    rows, context, latency = design
-    matrix = np.column_stack([np.ones_like(rows), rows, context])
+    rows, context, drafts, latency = design
+    matrix = np.column_stack([np.ones_like(rows), rows + drafts, context])
     scale = np.maximum(matrix.max(axis=0), 1e-12)
     solution = _solve(matrix / scale, latency)
-    return None if solution is None else solution / scale
+    return None if solution is None else (solution / scale)[[0, 1, 2, 1]]
 
 
 def towards_prior(design: WeightedDesign) -> Floats | None:
@@ -46,44 +47,73 @@ def towards_prior(design: WeightedDesign) -> Floats | None:
     When every step looked alike, the slopes cannot be told from the fixed part; the prior then
     decides their proportion and the data their size. The pull is worth ``(noise / spread)^2`` of
     one sample, so a few dozen varied samples outweigh it. Rows never get cheaper than
-    ``ROW_COST_FLOOR`` times the prior.
+    ``ROW_COST_FLOOR`` times the prior. A draft token is taken to cost what a row costs - it is one
+    more token in every matrix product - until steps say otherwise: a row also costs the host some
+    time, and reads KV of its own.
 
     Returns:
-        ``(a, b, c)`` in seconds, per row, per token; ``None`` if the solver did not converge.
+        ``(a, b, c, e)`` in seconds, per row, per token of context, per draft token; ``None`` if the
+        solver did not converge.
     """
-    rows, context, latency, weight = design
-    matrix = np.column_stack([np.ones_like(rows), rows, context])
-    size = float(np.median(latency / (matrix @ PRIOR_SHAPE)))
-    prior = size * PRIOR_SHAPE
-    units = matrix * prior
-    solution = _ridge(units, latency, units.sum(axis=1), weight, LEAST_NOISE)
-    for _ in range(ROBUST_PASSES):
-        if solution is None:
+    rows, context, drafts, latency, weight = design
+    matrix = np.column_stack([np.ones_like(rows), rows, context, drafts])
+    shape = PRIOR_SHAPE[[0, 1, 2, 1]]
+    size = float(np.median(latency / (matrix @ shape)))
+    prior = size * shape
+    pulls = np.eye(4)
+    pulls[3, 1] = -1.0  # a draft token towards a row, the others towards the prior
+    floor = np.array([0.0, ROW_COST_FLOOR, 0.0, ROW_COST_FLOOR])
+    found = robust_ridge(
+        matrix * prior,
+        latency,
+        weight,
+        pulls / PRIOR_SPREAD,
+        np.array([1.0, 1.0, 1.0, 0.0]) / PRIOR_SPREAD,
+        floor,
+    )
+    return None if found is None else found * prior
+
+
+def robust_ridge(
+    units: Floats,
+    latency: Floats,
+    weight: Floats,
+    pulls: Floats,
+    wanted: Floats,
+    floor: Floats | None = None,
+) -> Floats | None:
+    """Non-negative regression on relative error that outliers do not sway.
+
+    Args:
+        units: what each coefficient adds to each step, in seconds, at 1; shape ``(n, k)``.
+        latency, weight: shape ``(n,)``.
+        pulls: combinations of coefficients that should equal ``wanted``, in units of their spread;
+            shapes ``(m, k)`` and ``(m,)``. Each is worth the square of the noise of one sample.
+        floor: least value of each coefficient, shape ``(k,)``; 0 by default.
+
+    Returns:
+        Coefficients, shape ``(k,)``; ``None`` if the solver did not converge.
+    """
+    least = np.zeros(units.shape[1]) if floor is None else floor
+    typical, trust, noise = units.sum(axis=1), weight, LEAST_NOISE
+    solution: Floats | None = None
+    for _ in range(1 + ROBUST_PASSES):
+        # NOTE: relative to what is fitted and not to the measurement itself, or one step that
+        # seemed to take no time - its results were taken in late, and those of the next one at
+        # once - would outweigh all others.
+        root = np.sqrt(trust) / typical
+        matrix = np.vstack([units * root[:, None], noise * pulls])
+        target = np.concatenate([latency * root, noise * wanted])
+        above_floor = _solve(matrix, target - matrix @ least)
+        if above_floor is None:
             return None
-        fitted = units @ solution
-        error = np.abs(latency / fitted - 1.0)
+        solution = above_floor + least
+        typical = units @ solution
+        error = np.abs(latency / typical - 1.0)
         noise = max(1.4826 * float(np.median(error)), LEAST_NOISE)
         # Huber's weights: what is far off pulls no harder than what is just off.
         trust = weight * np.minimum(1.0, HUBER * noise / np.maximum(error, LEAST_NOISE))
-        solution = _ridge(units, latency, fitted, trust, noise)
-    return None if solution is None else solution * prior
-
-
-def _ridge(
-    units: Floats, latency: Floats, typical: Floats, weight: Floats, noise: float
-) -> Floats | None:
-    """One pass, in units of the prior, with errors relative to ``typical``.
-
-    NOTE: relative to the measurement itself, one step that seemed to take no time - its results
-    were taken in late, and those of the next one at once - would outweigh all others.
-    """
-    root = np.sqrt(weight) / typical
-    pull = noise / PRIOR_SPREAD
-    floor = np.array([0.0, ROW_COST_FLOOR, 0.0])
-    matrix = np.vstack([units * root[:, None], pull * np.eye(3)])
-    target = np.concatenate([latency * root, np.full(3, pull)])
-    above_floor = _solve(matrix, target - matrix @ floor)
-    return None if above_floor is None else above_floor + floor
+    return solution
 
 
 def _solve(matrix: Floats, target: Floats) -> Floats | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from controller_service.predictors.base import Floats, StepSample
+from controller_service.predictors.base import NO_DRAFTING, Floats, StepSample
 
-Design = tuple[Floats, Floats, Floats]
-"""Rows, context tokens and latency in seconds, each of shape ``(n,)``. A draft token counts as a
-row: it is one more token in every matrix product."""
+Design = tuple[Floats, Floats, Floats, Floats]
+"""Rows, context tokens, draft tokens and latency in seconds, each of shape ``(n,)``."""
 
-WeightedDesign = tuple[Floats, Floats, Floats, Floats]
+WeightedDesign = tuple[Floats, Floats, Floats, Floats, Floats]
 """The same, and a weight up to 1."""
 
 
@@ -19,7 +20,7 @@ class Window:
     """The last ``size`` samples, in no particular order."""
 
     def __init__(self, size: int) -> None:
-        self._values = np.zeros((4, size))
+        self._values = np.zeros((5, size))
         self._seen = 0
 
     def __len__(self) -> int:
@@ -27,20 +28,21 @@ class Window:
 
     def add(self, sample: StepSample) -> None:
         self._values[:, self._seen % self._values.shape[1]] = (
-            sample.rows + sample.draft_tokens,
+            sample.rows,
             sample.context_tokens,
+            sample.draft_tokens,
             sample.latency_s,
             sample.prefill_tokens,
         )
         self._seen += 1
 
     def design(self) -> Design:
-        rows, context, latency, _ = self._values[:, : len(self)]
-        return rows, context, latency
+        rows, context, drafts, latency, _ = self._values[:, : len(self)]
+        return rows, context, drafts, latency
 
     def prefill_tokens(self) -> Floats:
         """Shape ``(n,)``, in the order of :meth:`design`."""
-        return self._values[3, : len(self)]
+        return self._values[4, : len(self)]
 
 
 HALF_LIFE_STEPS = 1024
@@ -51,24 +53,43 @@ CARRIED_OVER_AGE_STEPS = 2 * HALF_LIFE_STEPS
 MOST_DISAGREEMENT = 1.5
 """Regimes whose steps changed by factors further apart than this have not kept their shape."""
 
-ROWS, CONTEXT, PREFILL, DRAFT, LATENCY, ARRIVAL = range(6)
+LEAST_NET = 0.1
+"""Share of a step that drafting has not taken, whatever it is thought to cost."""
+
+ROWS, CONTEXT, PREFILL, DRAFT, LENGTH, LATENCY, ARRIVAL = range(7)
+
+
+class KeptSteps(NamedTuple):
+    """Samples of a :class:`RegimeBuffer`, columns of shape ``(n,)``."""
+
+    rows: Floats
+    context_tokens: Floats
+    draft_tokens: Floats
+    draft_length: Floats
+    whole_s: Floats
+    """With what drafting took."""
+    weight: Floats
 
 
 class RegimeBuffer:
     """The last samples of every regime, so that a common one cannot push a rare one out.
 
-    A regime is a pair of powers of two, rows and summed context, and a power of four of prefill
-    tokens. Each keeps its newest ``depth`` samples; past ``regimes`` of them, the one that was seen
-    longest ago is forgotten. Samples lose half their weight every ``HALF_LIFE_STEPS``: what was
-    seen long ago still says how batches of another size compare, but does not outvote what the
-    machine does now.
+    A regime is a triple of powers of two, rows, summed context and draft tokens, a power of four of
+    prefill tokens, and a draft length. Each keeps its newest ``depth`` samples; past ``regimes`` of
+    them, the one that was seen longest ago is forgotten. Samples lose half their weight every
+    ``HALF_LIFE_STEPS``: what was seen long ago still says how batches of another size compare, but
+    does not outvote what the machine does now.
+
+    Steps are kept with what drafting took, and given without it, as it is known by then: what it
+    was taken to cost when they ran may have been a guess.
     """
 
     def __init__(self, regimes: int = 128, depth: int = 32) -> None:
-        self._values = np.zeros((6, regimes, depth))
+        self._values = np.zeros((7, regimes, depth))
         self._counts = np.zeros(regimes, dtype=np.int64)
-        self._slots: dict[tuple[int, int, int], int] = {}  # least recently seen first
+        self._slots: dict[tuple[int, int, int, int, int], int] = {}  # least recently seen first
         self._depth = depth
+        self._drafting = NO_DRAFTING
         self._held = 0
         self._seen = 0
 
@@ -77,9 +98,11 @@ class RegimeBuffer:
 
     def add(self, sample: StepSample) -> None:
         regime = (
-            (sample.rows + sample.draft_tokens).bit_length(),
+            sample.rows.bit_length(),
             sample.context_tokens.bit_length(),
+            sample.draft_tokens.bit_length(),
             (sample.prefill_tokens.bit_length() + 1) // 2,
+            sample.draft_length,
         )
         slot = self._slots.pop(regime, None)
         if slot is None:
@@ -91,9 +114,11 @@ class RegimeBuffer:
             sample.context_tokens,
             sample.prefill_tokens,
             sample.draft_tokens,
-            sample.latency_s,
+            sample.draft_length,
+            sample.latency_s + sample.drafting_s,
             self._seen,
         )
+        self._drafting = sample.drafting
         self._seen += 1
         self._counts[slot] = count + 1
         self._held += count < self._depth
@@ -101,9 +126,17 @@ class RegimeBuffer:
     def columns(self) -> Floats:
         """All samples, shape ``(5, n)``: rows, context, prefill and draft tokens, seconds."""
         used = len(self._slots)
-        return self._values[:ARRIVAL, :used][:, self._present(used)]
+        kept = self._values[:, :used][:, self._present(used)]
+        net_s = self._net_s(kept[ROWS], kept[LENGTH], kept[LATENCY])
+        return np.stack([kept[ROWS], kept[CONTEXT], kept[PREFILL], kept[DRAFT], net_s])
 
     def design(self, outlier_factor: float) -> WeightedDesign:
+        """What :meth:`kept` gives, without what drafting took."""
+        kept = self.kept(outlier_factor)
+        net_s = self._net_s(kept.rows, kept.draft_length, kept.whole_s)
+        return kept.rows, kept.context_tokens, kept.draft_tokens, net_s, kept.weight
+
+    def kept(self, outlier_factor: float) -> KeptSteps:
         """All samples but the outliers: those further than ``outlier_factor`` from their regime's
         median, up or down.
 
@@ -119,9 +152,16 @@ class RegimeBuffer:
         high, low = outlier_factor * median[:, None], median[:, None] / outlier_factor
         keep = present & (latency <= high) & (latency >= low)
         kept = self._values[:, :used][:, keep]
-        weight = np.exp2((kept[ARRIVAL] - self._seen) / HALF_LIFE_STEPS)
-        tokens = kept[ROWS] + kept[DRAFT]
-        return tokens, kept[CONTEXT], kept[LATENCY], np.maximum(weight, LEAST_WEIGHT)
+        weight = np.maximum(np.exp2((kept[ARRIVAL] - self._seen) / HALF_LIFE_STEPS), LEAST_WEIGHT)
+        return KeptSteps(
+            kept[ROWS], kept[CONTEXT], kept[DRAFT], kept[LENGTH], kept[LATENCY], weight
+        )
+
+    def _net_s(self, rows: Floats, length: Floats, whole_s: Floats) -> Floats:
+        seconds: Floats = np.maximum(
+            whole_s - self._drafting.seconds(length, rows), LEAST_NET * whole_s
+        )
+        return seconds
 
     def carry_over(self, newer_steps: int, factor: float) -> None:
         """The machine has changed: for the ``newer_steps`` newest samples, steps have taken

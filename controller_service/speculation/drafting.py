@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from controller_service.predictors.base import DraftingCost
+
 Floats = npt.NDArray[np.float64]
 
 LONGEST = 64
@@ -45,10 +47,8 @@ class DraftState(msgspec.Struct, frozen=True, eq=False):
     """Chance that the first choice for a row's next token is right, by all that is known."""
     by_position: Floats
     """Factor on it at each position of a draft, shape ``(longest,)``."""
-    step_s: float
-    """What a draft step costs."""
-    row_step_s: float
-    """What each row adds to a draft step."""
+    cost: DraftingCost
+    """Of draft steps; what verifying costs is for a predictor to say."""
     batch_acceptance: float
     """Moving average over steps of the share of tested draft tokens that were accepted, newest
     weighing a quarter (TurboSpec's own estimate)."""
@@ -68,7 +68,7 @@ class DraftState(msgspec.Struct, frozen=True, eq=False):
 
     def drafting_s(self, length: float | Floats, rows: float | Floats) -> Floats:
         """Seconds that ``length`` draft steps of a batch of ``rows`` take; 0 for none."""
-        seconds: Floats = np.asarray(length * (self.step_s + self.row_step_s * rows))
+        seconds: Floats = np.asarray(self.cost.seconds(length, rows))
         return seconds
 
     def survival(self, length: int) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from governor_protos.messages import DraftSource, Hello, Snapshot, StepFeedback, StepKind
 
 from controller_service.learning.acceptance import AcceptanceModel
+from controller_service.predictors.base import DraftingCost
 from controller_service.speculation.cost import DraftCost
 from controller_service.speculation.drafting import LONGEST, DraftState, Floats, VerifiedStep
 from controller_service.speculation.estimator import EDGE, AcceptanceEstimator
@@ -73,8 +74,7 @@ class DraftSession:
             last_length=self._last_length,
             acceptance=first,
             by_position=by_position,
-            step_s=self._cost.step_s,
-            row_step_s=self._cost.row_step_s,
+            cost=self._cost.known,
             batch_acceptance=self._ema,
             measured_tokens=self._measured.copy(),
             interrupted=self._interrupted,
@@ -115,9 +115,10 @@ class DraftSession:
             feedback.latency_s,
         )
 
-    def drafting_s(self, feedback: StepFeedback) -> float:
-        """What drafting is taken to have cost in a step that has finished."""
-        return self._cost.drafting_s(feedback.draft_length, feedback.rows)
+    @property
+    def drafting(self) -> DraftingCost:
+        """What draft steps are taken to cost."""
+        return self._cost.known
 
     def _accepted_by_row(self, snapshot: Snapshot, has_drafted: bool) -> Floats:
         rows = snapshot.rows

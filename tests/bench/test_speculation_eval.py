@@ -44,6 +44,7 @@ from rich.progress import Progress
 
 from controller_service.policies.base import DraftPlan
 from controller_service.policies.registry import parse_policy
+from controller_service.predictors.base import NO_DRAFTING
 from controller_service.predictors.linear import LinearPredictor
 from controller_service.speculation.drafting import DraftState, VerifiedStep
 from controller_service.state import StepState
@@ -57,7 +58,7 @@ def state_of(rows: int, *finished: VerifiedStep) -> StepState:
     drafts = DraftState(
         lengths=(0, 1, 3, 7), width=1, most_tokens=7, is_ragged=True, takes_budget=False,
         switch_s=0.0, last_length=-1, acceptance=np.full(rows, 0.5), by_position=np.ones(7),
-        step_s=0.0, row_step_s=0.0, batch_acceptance=0.5, measured_tokens=np.full(4, np.nan),
+        cost=NO_DRAFTING, batch_acceptance=0.5, measured_tokens=np.full(4, np.nan),
         finished=finished,
     )  # fmt: skip
     return StepState.from_snapshot(Snapshot(1, Rows(**columns), 0, 9999, 0, 0, [], 0), 0.0, drafts)

@@ -9,6 +9,7 @@ import numpy as np
 from controller_builders import hello_of, rows_of
 from governor_protos.messages import Drafting, DraftSource, Hello, Snapshot
 
+from controller_service.predictors.base import DraftingCost
 from controller_service.speculation.drafting import DraftState
 from controller_service.state import StepState
 
@@ -41,8 +42,7 @@ def draft_state(acceptance: list[float], **changes: Any) -> DraftState:
         "last_length": -1,
         "acceptance": np.array(acceptance),
         "by_position": np.ones(7),
-        "step_s": 1e-3,
-        "row_step_s": 0.0,
+        "cost": DraftingCost(1e-3),
         "batch_acceptance": 0.6,
         "measured_tokens": np.full(len(LENGTHS), np.nan),
     }

@@ -8,7 +8,7 @@ from controller_builders import fitted_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller_service.predictors.base import StepSample, marginal_s
+from controller_service.predictors.base import DraftingCost, StepSample, marginal_s
 from controller_service.predictors.linear import OnlineLinearPredictor, PublishedPredictor
 from controller_service.predictors.registry import make_predictor, predictor_names
 from controller_service.predictors.samples import RegimeBuffer
@@ -156,7 +156,7 @@ def test_rare_regimes_are_remembered():
         buffer.add(StepSample(1, 100, 0, 0.5))
     for _ in range(1000):
         buffer.add(StepSample(64, 64000, 0, 0.9))
-    rows, _, latency, _ = buffer.design(outlier_factor=5.0)
+    rows, _, _, latency, _ = buffer.design(outlier_factor=5.0)
     assert len(buffer) == len(rows) == 13
     assert (latency[rows == 1] == 0.5).sum() == 5
 
@@ -193,6 +193,30 @@ def test_a_draft_token_costs_as_much_as_a_row_without_context():
     assert learnt.predict(8.0, 8000.0, 0.0, 24.0) == pytest.approx(truth(32, 8000), rel=0.01)
 
 
+def test_a_draft_token_that_costs_less_than_a_row_is_found_out():
+    rng = np.random.default_rng(3)
+    steps = []
+    for rows in rng.integers(1, 128, 400).tolist():
+        drafts = int(rng.integers(0, 4 * rows))
+        seconds = truth(rows, 1000 * rows) + 4e-6 * drafts
+        steps.append(StepSample(rows, 1000 * rows, 0, seconds, drafts))
+    learnt = learn(OnlineLinearPredictor(), steps)
+    more_s = learnt.predict(64.0, 64_000.0, 0.0, 128.0) - learnt.predict(64.0, 64_000.0)
+    assert more_s == pytest.approx(128 * 4e-6, rel=0.1)
+    assert learnt.predict(64.0, 64_000.0) == pytest.approx(truth(64, 64_000), rel=0.01)
+
+
+def test_steps_are_told_without_what_drafting_is_known_to_take_by_now():
+    """What was thought when they ran may have been a guess."""
+    buffer = RegimeBuffer()
+    wrong, right = DraftingCost(0.0), DraftingCost(1e-3, 1e-5, 2e-3)
+    whole_s = 0.02 + right.seconds(3, 8)
+    buffer.add(StepSample(8, 800, 0, whole_s - wrong.seconds(3, 8), 24, 3, wrong))
+    buffer.add(StepSample(8, 800, 0, whole_s - right.seconds(3, 8), 24, 3, right))
+    assert buffer.design(5.0)[3] == pytest.approx([0.02, 0.02])
+    assert buffer.columns()[4] == pytest.approx([0.02, 0.02])
+
+
 @pytest.mark.parametrize("name", ["linear", "published", "constant"])
 def test_nine_steps_in_ten_stay_below_the_p90(name):
     steps = list(varied_steps(3000, seed=4, noise=0.05))
@@ -221,7 +245,7 @@ def test_after_a_change_the_buffer_holds_one_machine():
     for _ in range(6):
         buffer.add(StepSample(4, 400, 0, 0.03))
     buffer.carry_over(6, 3.0)
-    rows, _, latency, weight = buffer.design(outlier_factor=5.0)
+    rows, _, _, latency, weight = buffer.design(outlier_factor=5.0)
     assert len(buffer) == len(rows) == 26
     np.testing.assert_allclose(latency[rows == 4], 0.03)
     np.testing.assert_allclose(latency[rows == 64], 0.06)
@@ -237,7 +261,7 @@ def test_a_change_of_shape_forgets_what_was_before():
         buffer.add(StepSample(4, 400, 0, 0.01))
         buffer.add(StepSample(64, 6400, 0, 0.03))
     buffer.carry_over(10, 2.0)
-    rows, _, latency, _ = buffer.design(outlier_factor=5.0)
+    rows, _, _, latency, _ = buffer.design(outlier_factor=5.0)
     assert sorted(zip(rows, latency, strict=True)) == [(4, 0.01)] * 5 + [(64, 0.03)] * 5
 
 

@@ -15,6 +15,7 @@ from controller_service.policies.base import DraftPlan, Knob, PolicyFailed
 from controller_service.policies.draft_candidates import own_candidates, within_budget
 from controller_service.policies.drafting import Batch, Protection
 from controller_service.policies.registry import DRAFT_POLICIES, UnknownPolicy, parse_policy
+from controller_service.predictors.base import NO_DRAFTING
 from controller_service.speculation.drafting import DraftState
 from controller_service.state import StepState
 
@@ -199,7 +200,7 @@ def test_a_budget_is_kept_and_goes_to_those_who_are_guessed_best(
     state = drafting_state(rows_without_targets(len(chances)), known)
     batch = Batch.of(state, LINE, parse_policy("eager").plan(state, LINE), known)
     found = within_budget(own_candidates(batch, value), budget)
-    for which in range(1, len(found.length)):
+    for which in np.flatnonzero(found.is_possible)[1:]:
         caps = found.caps(which)
         assert caps.sum() == found.draft_tokens[which] <= budget
         assert caps.max() <= most
@@ -212,8 +213,8 @@ def test_a_budget_is_kept_and_goes_to_those_who_are_guessed_best(
 def test_a_lookup_that_starts_badly_and_goes_on_well_is_worth_its_length() -> None:
     """Half of the lookups find nothing that is right; what follows a right start is right."""
     rows = rows_without_targets(8)
-    known = draft_state([0.5] * 8, later_acceptance=np.full(8, 0.97), step_s=0.0)
-    even = draft_state([0.5] * 8, step_s=0.0)
+    known = draft_state([0.5] * 8, later_acceptance=np.full(8, 0.97), cost=NO_DRAFTING)
+    even = draft_state([0.5] * 8, cost=NO_DRAFTING)
     looked_up = drafts_of("turbospec", drafting_state(rows, known))
     assert looked_up.length == 7
     assert looked_up.caps is not None
@@ -236,14 +237,15 @@ def test_a_row_alone_drafts_what_makes_its_own_tokens_cheapest(
 
 
 def test_the_price_of_a_draft_token_is_its_share_of_the_rest_of_a_row() -> None:
-    known = draft_state([0.9] * 50, step_s=0.0)
+    known = draft_state([0.9] * 50, cost=NO_DRAFTING)
     state = drafting_state(rows_without_targets(50), known)
     batch = Batch.of(state, LINE, parse_policy("eager").plan(state, LINE), known)
     found = own_candidates(batch, "rate")
     step_s = batch.step_s(found.draft_tokens, found.length)
-    prices = found.prices(batch, step_s)[1:]
-    each_s = (step_s[1:] - batch.plain_s) / found.draft_tokens[1:]
-    assert prices == pytest.approx(each_s / (batch.plain_s / 50))
+    for which in np.flatnonzero(found.is_possible)[1:]:
+        each_s = (step_s[which] - batch.plain_s) / found.draft_tokens[which]
+        price = found.price(batch, int(which), float(step_s[which]))
+        assert price == pytest.approx(each_s / (batch.plain_s / 50))
 
 
 def test_prefill_that_follows_every_step_makes_longer_steps_pay() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from speculation_builders import draft_state, drafting_hello, drafting_state
 
 from controller_service.policies.registry import parse_policy
+from controller_service.predictors.base import NO_DRAFTING
 from controller_service.session import EngineSession
 from controller_service.speculation.estimator import AcceptanceEstimator
 from controller_service.speculation.matches import Asked, MatchChances
@@ -280,7 +281,7 @@ def test_whose_draft_is_less_likely_to_start_right_never_has_more_verified(
 ) -> None:
     count = len(match)
     known = draft_state(
-        match, later_acceptance=np.full(count, later), is_ragged=is_ragged, step_s=0.0
+        match, later_acceptance=np.full(count, later), is_ragged=is_ragged, cost=NO_DRAFTING
     )
     requests = [serial(tpot_slo_s=MAX_DURATION_S, request_id=number + 1) for number in range(count)]
     state = drafting_state(requests, known)
