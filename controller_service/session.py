@@ -276,7 +276,9 @@ class EngineSession:
         """What its draft steps are taken to have cost; predictors know only what verifies."""
         if self._drafts is None:
             return 0.0
-        return self._drafts.drafting.seconds(feedback.draft_length, feedback.rows)
+        return self._drafts.drafting.seconds(
+            feedback.draft_length, feedback.rows, feedback.draft_tokens
+        )
 
     def _renew_orders(self, state: StepState, policy: Policy) -> None:
         self._orders = policy.standing_orders(

@@ -62,20 +62,21 @@ class Drafts(msgspec.Struct, frozen=True, eq=False):
     """Draft tokens that a row of each level has verified."""
     given: Floats
     """Tokens that it can expect of the step."""
-    is_way_out: Mask
-    """Only for where the best of the others hurts somebody: of those who are hurt by what others
-    draft, some are not if they are given as much."""
+    is_equal: Mask
+    """All of it for every row. To be chosen where it costs to leave some out, and where the best of
+    the others hurts somebody: of those who are hurt by what others draft, some are not if they are
+    given as much."""
     totals: Floats
     """``each``, ``given`` and the logarithm of ``given``."""
     per_token: Floats
     """``each`` and 1, both over ``given``."""
 
     @classmethod
-    def of(cls, length: Floats, each: U1, given: Floats, is_way_out: Mask) -> Drafts:
+    def of(cls, length: Floats, each: U1, given: Floats, is_equal: Mask) -> Drafts:
         """With what is summed worked out."""
         totals = np.concatenate([each, given, np.log(given)]).T.copy()
         per_token = np.concatenate([each / given, 1.0 / given]).T.copy()
-        return cls(length, each, given, is_way_out, totals, per_token)
+        return cls(length, each, given, is_equal, totals, per_token)
 
 
 class Candidates(msgspec.Struct, frozen=True, eq=False):
@@ -111,8 +112,8 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
         return self.drafts.length
 
     @property
-    def is_way_out(self) -> Mask:
-        return self.drafts.is_way_out
+    def is_equal(self) -> Mask:
+        return self.drafts.is_equal
 
     def caps(self, which: int) -> U1:
         """Draft tokens of each row that advances, shape ``(rows,)``."""
@@ -153,14 +154,16 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
             step_s: predicted time of that step.
         """
         tokens, count = float(self.draft_tokens[which]), len(self.level_of_row)
-        drafting_s = float(batch.drafts.drafting_s(float(self.length[which]), count))
+        length = float(self.length[which])
+        drafting_s = float(batch.drafts.drafting_s(length, count, tokens))
         verify_s = max(step_s - batch.plain_s - drafting_s, 0.0)
         token_s = verify_s / max(tokens, 1.0)
         return token_s * count / (step_s + batch.between_s - token_s * tokens)
 
     def _token_s(self, batch: Batch, step_s: Floats) -> Floats:
         """What each draft token that is verified adds to the step, on average."""
-        drafting_s = batch.drafts.drafting_s(self.length, float(len(self.level_of_row)))
+        rows = float(len(self.level_of_row))
+        drafting_s = batch.drafts.drafting_s(self.length, rows, self.draft_tokens)
         verify_s = np.maximum(step_s - batch.plain_s - drafting_s, 0.0)
         each_s: Floats = verify_s / np.maximum(self.draft_tokens, 1.0)
         return each_s
@@ -168,7 +171,7 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
 
 def own_candidates(batch: Batch, value: Value) -> Candidates:
     """For every draft length and price, each row its own draft; and for every length all of it for
-    everybody, as a way out."""
+    everybody."""
     drafts = batch.drafts
     table = _table(
         drafts.lengths,
@@ -205,7 +208,7 @@ def equal_candidates(batch: Batch, survival: Floats) -> Candidates:
 def within_budget(candidates: Candidates, budget: float) -> Candidates:
     """Of every draft length the candidate that spends most of ``budget``; lengths whose drafts
     leave more of it over than others are left out."""
-    fits = candidates.is_possible & (candidates.draft_tokens <= budget) & ~candidates.is_way_out
+    fits = candidates.is_possible & (candidates.draft_tokens <= budget) & ~candidates.is_equal
     spent = np.where(fits, candidates.draft_tokens, 0.0)
     keep = (spent > 0) & (spent >= SPENT * spent.max())
     for length in np.unique(candidates.length[keep]):
@@ -237,7 +240,7 @@ def _table(
     is_looked_up: bool,
 ) -> Drafts:
     known = COARSE**2 if is_looked_up else BUCKETS
-    is_way_out = [False]
+    is_equal = [False]
     length = [np.zeros(1)]
     each = [np.zeros((1, known), dtype=np.uint8)]
     given = [np.ones((1, known))]
@@ -251,13 +254,13 @@ def _table(
             chances = np.minimum(levels()[:, None] * factors, 1.0).cumprod(axis=1)
         own = _by_price(chances) if value == "rate" else _by_chance(chances)
         nodes = np.concatenate([own, np.full((1, known), chances.shape[1])])
-        is_way_out += [False] * len(own) + [True]
+        is_equal += [False] * len(own) + [True]
         tokens = _given(chances)
         length.append(np.full(len(nodes), float(depth)))
         each.append(nodes.astype(np.uint8))
         given.append(tokens[np.arange(known), nodes])
     return Drafts.of(
-        np.concatenate(length), np.concatenate(each), np.concatenate(given), np.array(is_way_out)
+        np.concatenate(length), np.concatenate(each), np.concatenate(given), np.array(is_equal)
     )
 
 

@@ -80,7 +80,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
             0.0,
             draft_tokens,
         )
-        seconds: Floats = np.asarray(verify_s + self.drafts.drafting_s(length, count))
+        seconds: Floats = np.asarray(verify_s + self.drafts.drafting_s(length, count, draft_tokens))
         return seconds
 
     def favoured(self, rate: Floats, step_s: Floats, length: Floats, keep: float) -> Floats:

@@ -116,7 +116,9 @@ def choose(
     rate = batch.favoured(candidates.rates(batch, step_s, value), step_s, candidates.length, keep)
     rate[candidates.length == 0] *= reluctance
     rate[~candidates.is_possible] = -np.inf
-    best = int(np.argmax(np.where(candidates.is_way_out, -np.inf, rate)))
+    # Each row its own draft is the best that can be, unless it costs to leave some out.
+    offered = rate if batch.drafts.cost.partial_s else np.where(candidates.is_equal, -np.inf, rate)
+    best = int(np.argmax(offered))
     plan = _chosen(batch, candidates, best, float(step_s[best]))
     if not best or protection is None or not protection.binds:
         return plan
@@ -145,7 +147,7 @@ def _best_allowed(
 
 def shared_out(chosen: DraftPlan, batch: Batch, most_tokens: float) -> DraftPlan:
     """Leave it to the engine where the tokens go, if it can and there are any."""
-    if not batch.drafts.takes_budget or chosen.draft_tokens <= 0:
+    if not batch.drafts.takes_budget or chosen.draft_tokens <= 0 or chosen.given is None:
         return msgspec.structs.replace(chosen, given=None)
     return msgspec.structs.replace(
         chosen, caps=None, shares_out=True, most_tokens=int(min(most_tokens, batch.room_tokens))
@@ -190,6 +192,8 @@ def _chosen(batch: Batch, candidates: Candidates, which: int, step_s: float) -> 
         float(candidates.tokens[which]),
         step_s,
     )
+    if candidates.is_equal[which]:
+        return plan  # the engine has nothing to choose
     given = np.ones(batch.state.rows)
     given[batch.rows] = candidates.given_rows(which)
     return msgspec.structs.replace(plan, price=candidates.price(batch, which, step_s), given=given)

@@ -30,12 +30,19 @@ class DraftingCost(NamedTuple):
     """What each row adds to a draft step."""
     start_s: float = 0.0
     """Of drafting at all."""
+    partial_s: float = 0.0
+    """Of verifying some of the drafts and not all of them, of an engine of chains."""
 
-    def seconds(self, length: float | V, rows: float | V) -> V:
-        """Of ``length`` draft steps of a batch of ``rows``; 0 for none."""
-        seconds: Any = length * (self.step_s + self.row_step_s * rows)
-        seconds = seconds + (length > 0) * self.start_s
-        return seconds  # type: ignore[no-any-return]
+    def seconds(self, length: float | V, rows: float | V, draft_tokens: float | V) -> V:
+        """Of ``length`` draft steps of a batch of ``rows``; 0 for none.
+
+        Args:
+            draft_tokens: how many of them all are verified.
+        """
+        every: Any = length * rows
+        some: Any = (length > 0) * self.start_s + (draft_tokens < every) * self.partial_s
+        seconds: V = self.step_s * length + self.row_step_s * every + some
+        return seconds
 
 
 NO_DRAFTING = DraftingCost()
@@ -60,7 +67,7 @@ class StepSample(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def drafting_s(self) -> float:
-        return self.drafting.seconds(self.draft_length, self.rows)
+        return self.drafting.seconds(self.draft_length, self.rows, self.draft_tokens)
 
 
 class StepLatencyPredictor(Protocol):

@@ -127,13 +127,13 @@ class RegimeBuffer:
         """All samples, shape ``(5, n)``: rows, context, prefill and draft tokens, seconds."""
         used = len(self._slots)
         kept = self._values[:, :used][:, self._present(used)]
-        net_s = self._net_s(kept[ROWS], kept[LENGTH], kept[LATENCY])
+        net_s = self._net_s(kept[ROWS], kept[LENGTH], kept[DRAFT], kept[LATENCY])
         return np.stack([kept[ROWS], kept[CONTEXT], kept[PREFILL], kept[DRAFT], net_s])
 
     def design(self, outlier_factor: float) -> WeightedDesign:
         """What :meth:`kept` gives, without what drafting took."""
         kept = self.kept(outlier_factor)
-        net_s = self._net_s(kept.rows, kept.draft_length, kept.whole_s)
+        net_s = self._net_s(kept.rows, kept.draft_length, kept.draft_tokens, kept.whole_s)
         return kept.rows, kept.context_tokens, kept.draft_tokens, net_s, kept.weight
 
     def kept(self, outlier_factor: float) -> KeptSteps:
@@ -157,10 +157,9 @@ class RegimeBuffer:
             kept[ROWS], kept[CONTEXT], kept[DRAFT], kept[LENGTH], kept[LATENCY], weight
         )
 
-    def _net_s(self, rows: Floats, length: Floats, whole_s: Floats) -> Floats:
-        seconds: Floats = np.maximum(
-            whole_s - self._drafting.seconds(length, rows), LEAST_NET * whole_s
-        )
+    def _net_s(self, rows: Floats, length: Floats, drafts: Floats, whole_s: Floats) -> Floats:
+        drafting_s = self._drafting.seconds(length, rows, drafts)
+        seconds: Floats = np.maximum(whole_s - drafting_s, LEAST_NET * whole_s)
         return seconds
 
     def carry_over(self, newer_steps: int, factor: float) -> None:

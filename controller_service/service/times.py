@@ -28,7 +28,7 @@ def round_s(state: StepState, predictor: StepLatencyPredictor) -> float:
     verify_s = predictor.predict(
         rows, float(state.running_context_tokens), draft_tokens=length * rows
     )
-    drafting_s = 0.0 if drafts is None else float(drafts.drafting_s(length, rows))
+    drafting_s = 0.0 if drafts is None else float(drafts.drafting_s(length, rows, length * rows))
     return max(float(verify_s) + drafting_s, 0.0)
 
 

@@ -3,8 +3,10 @@
 A step-latency predictor knows rows, context and tokens. Draft steps are a cost of their own: how
 many there are depends on the longest draft and on nothing else of the batch, so the total of draft
 tokens cannot express it. It is fitted here as one line with all others,
-``T = a + b*rows + c*context + d*drafts + length*(e + f*rows) + g*[length > 0]``, of which e, f and
-g are kept; the predictor is taught what remains of a step without them.
+``T = a + b*rows + c*context + d*drafts + length*(e + f*rows) + g*[length > 0] + h*[some of the
+drafts are left out]``, of which e to h are kept; the predictor is taught what remains of a step
+without them. The last is for engines that verify chains: of trees it is not told how large they
+are, and of what is looked up, how much was found.
 
 What a row adds to a draft step and what its draft tokens add to the verification cannot be told
 apart where all rows have all of their drafts verified; that takes steps in which some have fewer.
@@ -36,18 +38,19 @@ LEAST_WEIGHT = 0.3
 class DraftCost:
     """Learns from decode steps; :attr:`known` is what they have told."""
 
-    def __init__(self, lengths: tuple[int, ...], is_model: bool) -> None:
+    def __init__(self, lengths: tuple[int, ...], is_model: bool, *, is_chain: bool = True) -> None:
         self._lengths = frozenset(lengths)
+        self._tells_all = is_model and is_chain
         self._buffer = RegimeBuffer(REGIMES, DEPTH)
         share = MODEL_SHARE if is_model else NGRAM_SHARE
         a, b, c = PRIOR_SHAPE
-        self._shape = np.array([a, b, c, b, share * a, share * b, share * a])
+        self._shape = np.array([a, b, c, b, share * a, share * b, share * a, share * a])
         # Fixed part, rows and context towards the prior; a draft token towards a row, a draft step
-        # towards its share of both, and what drafting costs at all towards nothing.
+        # towards its share of both, and the rest towards nothing.
         known, guessed = 1.0 / PRIOR_SPREAD, 1.0 / SHARE_SPREAD
-        self._pulls = np.diag([known, known, known, known, guessed, guessed, guessed])
+        self._pulls = np.diag([known] * 4 + [guessed] * 4)
         self._pulls[3, 1], self._pulls[4, 0], self._pulls[5, 1] = -known, -guessed, -guessed
-        self._wanted = np.array([known, known, known, 0.0, 0.0, 0.0, 0.0])
+        self._wanted = np.array([known, known, known, 0.0, 0.0, 0.0, 0.0, 0.0])
         self._since_fit = 0
         self.known = NO_DRAFTING
 
@@ -68,8 +71,10 @@ class DraftCost:
         rows, context, drafts, length, latency_s, weight = self._buffer.kept(OUTLIER)
         if len(rows) < LEAST_SAMPLES:
             return
+        every = length * rows
+        partial = (drafts < every) & self._tells_all
         columns = np.column_stack(
-            [np.ones_like(rows), rows, context, drafts, length, length * rows, length > 0]
+            [np.ones_like(rows), rows, context, drafts, length, every, length > 0, partial]
         )
         size = float(np.median(latency_s / (columns @ self._shape)))
         prior = size * self._shape

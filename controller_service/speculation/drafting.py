@@ -66,9 +66,12 @@ class DraftState(msgspec.Struct, frozen=True, eq=False):
     def longest(self) -> int:
         return self.lengths[-1]
 
-    def drafting_s(self, length: float | Floats, rows: float | Floats) -> Floats:
-        """Seconds that ``length`` draft steps of a batch of ``rows`` take; 0 for none."""
-        seconds: Floats = np.asarray(self.cost.seconds(length, rows))
+    def drafting_s(
+        self, length: float | Floats, rows: float | Floats, draft_tokens: float | Floats
+    ) -> Floats:
+        """Seconds that ``length`` draft steps of a batch of ``rows`` take, of whose drafts
+        ``draft_tokens`` are verified; 0 for none."""
+        seconds: Floats = np.asarray(self.cost.seconds(length, rows, draft_tokens))
         return seconds
 
     def survival(self, length: int) -> Floats:

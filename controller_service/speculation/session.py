@@ -42,7 +42,7 @@ class DraftSession:
         looks_up = drafting.source == DraftSource.NGRAM
         self._estimator = AcceptanceEstimator(longest, drafting.width, prior, looks_up=looks_up)
         self._asked = Asked() if looks_up else None
-        self._cost = DraftCost(self.lengths, not looks_up)
+        self._cost = DraftCost(self.lengths, not looks_up, is_chain=drafting.width == 1)
         self._measured = np.full(len(self.lengths), np.nan)
         self._index = {length: index for index, length in enumerate(self.lengths)}
         self._ema = self._estimator.mean

@@ -210,9 +210,9 @@ def test_steps_are_told_without_what_drafting_is_known_to_take_by_now():
     """What was thought when they ran may have been a guess."""
     buffer = RegimeBuffer()
     wrong, right = DraftingCost(0.0), DraftingCost(1e-3, 1e-5, 2e-3)
-    whole_s = 0.02 + right.seconds(3, 8)
-    buffer.add(StepSample(8, 800, 0, whole_s - wrong.seconds(3, 8), 24, 3, wrong))
-    buffer.add(StepSample(8, 800, 0, whole_s - right.seconds(3, 8), 24, 3, right))
+    whole_s = 0.02 + right.seconds(3, 8, 24)
+    buffer.add(StepSample(8, 800, 0, whole_s - wrong.seconds(3, 8, 24), 24, 3, wrong))
+    buffer.add(StepSample(8, 800, 0, whole_s - right.seconds(3, 8, 24), 24, 3, right))
     assert buffer.design(5.0)[3] == pytest.approx([0.02, 0.02])
     assert buffer.columns()[4] == pytest.approx([0.02, 0.02])
 

@@ -31,7 +31,7 @@ def test_draft_steps_get_a_price_of_their_own() -> None:
     for rows in (4, 64):
         for length in (1, 7):
             true_s = length * (8e-4 + 4e-6 * rows)
-            assert cost.known.seconds(length, rows) == pytest.approx(true_s, rel=0.2)
+            assert cost.known.seconds(length, rows, length * rows) == pytest.approx(true_s, rel=0.2)
 
 
 def test_a_wider_verification_is_not_put_down_to_looking_text_up() -> None:
@@ -41,7 +41,7 @@ def test_a_wider_verification_is_not_put_down_to_looking_text_up() -> None:
         seconds = (0.016 + 2e-4 * rows * (1 + length)) * rng.normal(1.0, 0.01)
         cost.observe(rows, 1000, rows * length, length, seconds)
         cost.refit()
-    assert cost.known.seconds(7, 16) < 0.05 * 2e-4 * 16 * 7
+    assert cost.known.seconds(7, 16, 7 * 16) < 0.05 * 2e-4 * 16 * 7
 
 
 def test_a_single_length_leaves_it_near_what_is_usual() -> None:
@@ -73,8 +73,23 @@ def test_a_head_of_a_small_model_is_not_taken_for_a_dear_verification() -> None:
     for rows in (1, 16):
         for length in (1, 7):
             true_s = 1e-3 + length * (8e-4 + 2e-4 * rows)
-            assert cost.known.seconds(length, rows) == pytest.approx(true_s, rel=0.25)
-    assert cost.known.seconds(0, 16) == 0.0
+            assert cost.known.seconds(length, rows, length * rows) == pytest.approx(
+                true_s, rel=0.25
+            )
+    assert cost.known.seconds(0, 16, 0) == 0.0
+
+
+@pytest.mark.parametrize("is_chain", [True, False])
+def test_what_leaving_drafts_out_costs_is_noticed_of_chains(is_chain: bool) -> None:
+    cost, rng = DraftCost(LENGTHS, is_model=True, is_chain=is_chain), np.random.default_rng(2)
+    for _ in range(600):
+        rows, length = int(rng.integers(1, 17)), int(rng.choice(LENGTHS))
+        drafts = round(float(rng.choice([0.5, 1.0])) * rows * length)
+        partial_s = 1e-3 * (drafts < rows * length)
+        seconds = small_model_s(rows, drafts, length) + partial_s
+        cost.observe(rows, 40 * rows, drafts, length, seconds)
+        cost.refit()
+    assert cost.known.partial_s == pytest.approx(1e-3 if is_chain else 0.0, rel=0.2)
 
 
 def test_a_pause_of_the_machine_is_no_price() -> None:
@@ -91,4 +106,4 @@ def test_without_samples_nothing_is_claimed() -> None:
     cost.observe(4, 100, 0, 99, 0.01)
     cost.observe(0, 0, 0, 0, 0.01)
     cost.refit()
-    assert cost.known.seconds(7, 100) == 0.0
+    assert cost.known.seconds(7, 100, 700) == 0.0

@@ -15,7 +15,7 @@ from controller_service.policies.base import DraftPlan, Knob, PolicyFailed
 from controller_service.policies.draft_candidates import own_candidates, within_budget
 from controller_service.policies.drafting import Batch, Protection
 from controller_service.policies.registry import DRAFT_POLICIES, UnknownPolicy, parse_policy
-from controller_service.predictors.base import NO_DRAFTING
+from controller_service.predictors.base import NO_DRAFTING, DraftingCost
 from controller_service.speculation.drafting import DraftState
 from controller_service.state import StepState
 
@@ -156,7 +156,7 @@ def test_one_length_for_all_is_the_one_of_the_formula(
     count: int, chance: float, step_s: float
 ) -> None:
     """goodput(k) = B (1 - a^(k+1)) / (1 - a) / (T_draft(k) + T_target(B, k))"""
-    known = draft_state([chance] * count, is_ragged=False, step_s=step_s)
+    known = draft_state([chance] * count, is_ragged=False, cost=DraftingCost(step_s))
     state = drafting_state(rows_without_targets(count), known)
     context = float(state.running_context_tokens)
 
@@ -253,6 +253,19 @@ def test_prefill_that_follows_every_step_makes_longer_steps_pay() -> None:
     calm = drafts_of("turbospec", drafting_state(rows, draft_state([0.6] * 64)))
     busy = drafts_of("turbospec", drafting_state(rows, draft_state([0.6] * 64, interrupted=1.0)))
     assert busy.draft_tokens > calm.draft_tokens
+
+
+def test_where_leaving_drafts_out_costs_more_than_it_saves_nothing_is_left_out() -> None:
+    rows = rows_without_targets(16)
+    free = draft_state([0.3, 0.9] * 8, takes_budget=True)
+    dear = draft_state([0.3, 0.9] * 8, takes_budget=True, cost=DraftingCost(1e-3, partial_s=5e-3))
+    shared = drafts_of("turbospec", drafting_state(rows, free))
+    assert shared.shares_out
+    assert shared.draft_tokens < 16 * shared.length
+    whole = drafts_of("turbospec", drafting_state(rows, dear))
+    assert whole.length > 0
+    assert whole.draft_tokens == 16 * whole.length
+    assert (whole.shares_out, whole.price, whole.given) == (False, 0.0, None)
 
 
 def test_a_budget_that_equals_one_length_for_all_is_spent() -> None:

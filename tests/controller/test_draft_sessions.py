@@ -86,7 +86,7 @@ def test_what_drafting_costs_is_learnt_and_not_put_down_to_the_rows() -> None:
     for number in range(200):
         engine.step(f"fixed_draft:{LENGTHS[number % len(LENGTHS)]}")
     state = engine.session._drafts.state(Snapshot(999, engine.rows(), 0, 9, 0, 0, [], 0))
-    assert state.drafting_s(7, 16) == pytest.approx(7 * DRAFT_STEP_S, rel=0.3)
+    assert state.drafting_s(7, 16, 7 * 16) == pytest.approx(7 * DRAFT_STEP_S, rel=0.3)
     predicted = engine.session.predictor.predict(16.0, 1000.0, 0.0, 48.0)
     assert predicted == pytest.approx(LINE[0] + LINE[1] * 64 + LINE[2] * 1000, rel=0.1)
     assert np.median(list(engine.session.errors)[-50:]) < 0.05, "the two together are the step"

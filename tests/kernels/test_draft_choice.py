@@ -11,7 +11,7 @@ from trees import Parents, parents_of_trees
 
 torch = pytest.importorskip("torch")
 
-from governor_kernels.draft_choice import likeliest_nodes  # noqa: E402
+from governor_kernels.draft_choice import likeliest_nodes, likeliest_prefixes  # noqa: E402
 
 CHANCES = st.sampled_from([0.0, 0.25, 0.5, 0.5, 1.0])  # ties, and sums that are exact
 
@@ -100,3 +100,16 @@ def test_a_chance_that_rises_or_is_no_number_breaks_nothing() -> None:
     kept = likeliest_nodes(worth, parents, torch.tensor([3, 3]), 5)
     assert kept.tolist() == [[True, True, True, False], [True] * 4]
     assert bool(worth[0, 3].isnan()), "the caller's own was changed"
+
+
+@given(st.data())
+def test_of_chains_the_same_nodes_are_found_faster(data: st.DataObject) -> None:
+    rows, nodes = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 6))
+    chance = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, float("nan")])
+    worth = torch.tensor([[data.draw(chance) for _ in range(nodes)] for _ in range(rows)])
+    caps = torch.tensor([data.draw(st.integers(0, nodes)) for _ in range(rows)])
+    budget = data.draw(st.none() | st.integers(0, rows * nodes))
+    least = data.draw(st.sampled_from([0.0, 0.25, 0.5]))
+    chains = torch.arange(-1, nodes - 1).expand(rows, nodes)
+    wanted = likeliest_nodes(worth, chains, caps, budget, least)
+    assert torch.equal(likeliest_prefixes(worth, caps, budget, least), wanted)

@@ -61,6 +61,9 @@ class SpeculationAttention(TorchNativeAttnBackend):  # type: ignore[misc]
         kept = kept_nodes(forward_batch.spec_info)
         if kept is None:
             return reaches
+        if not bool((kept[:, 1:] > kept[:, :-1]).any()):  # as of chains, and where all are kept
+            counts = kept.sum(dim=1).tolist()
+            return [_of_first(*pair) for pair in zip(reaches, counts, strict=True)]
         return [_of_nodes(*pair) for pair in zip(reaches, kept, strict=True)]
 
     def _plan_extension(self, forward_batch: Any) -> list[_Reach]:
@@ -115,6 +118,12 @@ class SpeculationAttention(TorchNativeAttnBackend):  # type: ignore[misc]
             for part, reach in zip(parts, reaches, strict=True)
         ]
         return torch.cat(attended).reshape(-1, layer.tp_q_head_num * layer.v_head_dim)
+
+
+def _of_first(reach: _Reach, count: int) -> _Reach:
+    """A row's verification, of its first nodes."""
+    end = len(reach.slots) - reach.tokens + count
+    return _Reach(count, reach.slots[:end], reach.mask[:count, :end])
 
 
 def _of_nodes(reach: _Reach, kept: Any) -> _Reach:

@@ -50,6 +50,8 @@ def choose(
     else:
         kept = _worthiest(order if shares else None, reqs, caps, verification)
         caps = (kept.sum(dim=1) - 1).tolist()
+        if ragged and min(caps) == most:
+            return None
     if verification.topk == 1:
         verification.retrieve_next_token = cut(verification.retrieve_next_token, caps)
     else:
@@ -75,7 +77,7 @@ def _worthiest(
 ) -> Any:
     """The best nodes by the draft's own chances: of every row, or (``order``) of all together."""
     import torch
-    from governor_kernels.draft_choice import likeliest_nodes
+    from governor_kernels.draft_choice import likeliest_nodes, likeliest_prefixes
 
     value = getattr(verification, CHANCES)()
     budget, price = None, 0.0
@@ -85,6 +87,8 @@ def _worthiest(
         paces = value.new_tensor([getattr(req, _PACE, FIRST) for req in reqs])
         value = worth(value, paces[:, :1], paces[:, 1:])
     most = torch.tensor(caps, device=value.device)
+    if verification.topk == 1:
+        return likeliest_prefixes(value, most, budget, price)
     return likeliest_nodes(value, _parents_of(verification), most, budget, price)
 
 
@@ -104,12 +108,9 @@ def note_paces(reqs: Sequence[Any], tokens: Sequence[int], step: Drafted) -> Non
 
 def _parents_of(verification: Any) -> Any:
     """Parents of all nodes, (rows, nodes) int64; -1 for roots and what cannot be reached."""
-    import torch
     from governor_kernels.tree_links import TreeLinks, parents_from_links
 
     links = verification.retrieve_next_token
-    if verification.topk == 1:
-        return torch.arange(-1, links.shape[1] - 1, device=links.device).expand(links.shape)
     return parents_from_links(
         TreeLinks(verification.retrieve_index, links, verification.retrieve_next_sibling)
     )
