@@ -192,8 +192,9 @@ def _chosen(batch: Batch, candidates: Candidates, which: int, step_s: float) -> 
         float(candidates.tokens[which]),
         step_s,
     )
-    if candidates.is_equal[which]:
-        return plan  # the engine has nothing to choose
+    takes_all = plan.draft_tokens == plan.length * len(batch.rows)
+    if candidates.is_equal[which] or (takes_all and batch.drafts.cost.partial_s):
+        return plan  # the engine is to leave nothing out
     given = np.ones(batch.state.rows)
     given[batch.rows] = candidates.given_rows(which)
     return msgspec.structs.replace(plan, price=candidates.price(batch, which, step_s), given=given)
