@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zmq
+from threadpoolctl import threadpool_limits
 
 from controller_service.config import ControllerConfig
 from controller_service.controller import Controller
@@ -60,6 +61,9 @@ def serve(
     calls = LoopCalls()
     token = token_of(config)
     with (
+        # A decision's products of matrices take microseconds; waking other threads for them, on
+        # cores that an engine may need, takes longer.
+        threadpool_limits(limits=1),
         kept_log(config) as logbook,
         listen(config) as http_socket,
         claimed(config),

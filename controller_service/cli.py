@@ -10,7 +10,7 @@ from importlib import import_module, metadata
 
 import click
 
-from controller_service.version import DISTRIBUTION
+from controller_service.version import DISTRIBUTION, package_version
 
 ENTRY_POINTS = "governor.commands"
 
@@ -91,5 +91,6 @@ def _unavailable(point: metadata.EntryPoint, error: Exception) -> click.Command:
 
 
 @click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_version(), prog_name=DISTRIBUTION)
 def main() -> None:
     """Governor: a per-step governor for SGLang."""
