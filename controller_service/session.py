@@ -207,7 +207,7 @@ class EngineSession:
         if self.predictor.refit_due(now_s):
             self.predictor.refit(now_s)
         if self._drafts is not None:
-            self._drafts.settle()
+            self._drafts.settle(self.predictor)
         self._service.settle(snapshot)
         if self._unsettled is None:
             return

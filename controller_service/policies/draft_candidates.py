@@ -259,8 +259,14 @@ def _table(
         length.append(np.full(len(nodes), float(depth)))
         each.append(nodes.astype(np.uint8))
         given.append(tokens[np.arange(known), nodes])
+    every = np.column_stack([np.concatenate(length), is_equal, np.concatenate(each)])
+    # Prices near one another often come to the same drafts.
+    some = np.sort(np.unique(every, axis=0, return_index=True)[1])
     return Drafts.of(
-        np.concatenate(length), np.concatenate(each), np.concatenate(given), np.array(is_equal)
+        every[some, 0],
+        np.concatenate(each)[some],
+        np.concatenate(given)[some],
+        np.array(is_equal)[some],
     )
 
 

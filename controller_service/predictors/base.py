@@ -32,6 +32,9 @@ class DraftingCost(NamedTuple):
     """Of drafting at all."""
     partial_s: float = 0.0
     """Of verifying some of the drafts and not all of them, of an engine of chains."""
+    token_s: float = 0.0
+    """Of each draft token that is verified, beyond what the predictor takes it to cost; less than 0
+    where that is too much."""
 
     def seconds(self, length: float | V, rows: float | V, draft_tokens: float | V) -> V:
         """Of ``length`` draft steps of a batch of ``rows``; 0 for none.
@@ -41,7 +44,8 @@ class DraftingCost(NamedTuple):
         """
         every: Any = length * rows
         some: Any = (length > 0) * self.start_s + (draft_tokens < every) * self.partial_s
-        seconds: V = self.step_s * length + self.row_step_s * every + some
+        more: Any = self.row_step_s * every + self.token_s * draft_tokens
+        seconds: V = self.step_s * length + more + some
         return seconds
 
 

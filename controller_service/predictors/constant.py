@@ -67,8 +67,8 @@ class ConstantPredictor:
 
     def refit(self, now_s: float) -> None:
         self._next_fit_s = now_s + REFIT_EVERY_S
-        rows, _, drafts, latency = self._window.design()
-        levels = latency / (1.0 + ROW_SHARE * (rows + drafts))
+        rows, _, latency = self._window.design()
+        levels = latency / (1.0 + ROW_SHARE * rows)
         self._level_s = float(np.median(levels))
         self._p90 = max(1.0, float(np.quantile(levels, P90)) / self._level_s)
         self.fitted = True

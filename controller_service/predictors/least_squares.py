@@ -1,4 +1,4 @@
-"""Two ways to fit ``T = a + b*rows + c*context + e*drafts`` with no negative coefficient."""
+"""Two ways to fit ``T = a + b*rows + c*context`` with no negative coefficient."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ LEAST_NOISE = 0.01
 
 
 def published(design: Design) -> Floats | None:
-    """Plain non-negative least squares (TAPER), to which a draft token is one more row.
+    """Plain non-negative least squares (TAPER).
 
     Returns:
-        ``(a, b, c, e)`` in seconds, per row, per token of context, per draft token; ``None`` if the
-        solver did not converge.
+        ``(a, b, c)`` in seconds, per row, per token; ``None`` if the solver did not converge.
     """
-    rows, context, drafts, latency = design
-    matrix = np.column_stack([np.ones_like(rows), rows + drafts, context])
+    rows, context, latency = design
+    matrix = np.column_stack([np.ones_like(rows), rows, context])
     scale = np.maximum(matrix.max(axis=0), 1e-12)
     solution = _solve(matrix / scale, latency)
-    return None if solution is None else (solution / scale)[[0, 1, 2, 1]]
+    return None if solution is None else solution / scale
 
 
 def towards_prior(design: WeightedDesign) -> Floats | None:
@@ -47,30 +46,17 @@ def towards_prior(design: WeightedDesign) -> Floats | None:
     When every step looked alike, the slopes cannot be told from the fixed part; the prior then
     decides their proportion and the data their size. The pull is worth ``(noise / spread)^2`` of
     one sample, so a few dozen varied samples outweigh it. Rows never get cheaper than
-    ``ROW_COST_FLOOR`` times the prior. A draft token is taken to cost what a row costs - it is one
-    more token in every matrix product - until steps say otherwise: a row also costs the host some
-    time, and reads KV of its own.
+    ``ROW_COST_FLOOR`` times the prior.
 
     Returns:
-        ``(a, b, c, e)`` in seconds, per row, per token of context, per draft token; ``None`` if the
-        solver did not converge.
+        ``(a, b, c)`` in seconds, per row, per token; ``None`` if the solver did not converge.
     """
-    rows, context, drafts, latency, weight = design
-    matrix = np.column_stack([np.ones_like(rows), rows, context, drafts])
-    shape = PRIOR_SHAPE[[0, 1, 2, 1]]
-    size = float(np.median(latency / (matrix @ shape)))
-    prior = size * shape
-    pulls = np.eye(4)
-    pulls[3, 1] = -1.0  # a draft token towards a row, the others towards the prior
-    floor = np.array([0.0, ROW_COST_FLOOR, 0.0, ROW_COST_FLOOR])
-    found = robust_ridge(
-        matrix * prior,
-        latency,
-        weight,
-        pulls / PRIOR_SPREAD,
-        np.array([1.0, 1.0, 1.0, 0.0]) / PRIOR_SPREAD,
-        floor,
-    )
+    rows, context, latency, weight = design
+    matrix = np.column_stack([np.ones_like(rows), rows, context])
+    prior = float(np.median(latency / (matrix @ PRIOR_SHAPE))) * PRIOR_SHAPE
+    pulls, wanted = np.eye(3) / PRIOR_SPREAD, np.full(3, 1.0 / PRIOR_SPREAD)
+    floor = np.array([0.0, ROW_COST_FLOOR, 0.0])
+    found = robust_ridge(matrix * prior, latency, weight, pulls, wanted, floor)
     return None if found is None else found * prior
 
 

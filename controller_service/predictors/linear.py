@@ -1,8 +1,8 @@
 """Linear step latency: ``T(n, L) = a + b*n + c*L`` (TAPER, arXiv 2605.06914), plus ``d*prefill``.
 
 Only steps without prefill teach a, b and c. What steps with prefill took beyond that, per prompt
-token, is d: the median of the last ones. A draft token that is verified adds e, which is b until
-steps have shown what it is.
+token, is d: the median of the last ones. A draft token that is verified counts as a row without a
+context of its own: it is one more token in every matrix product, and reads no KV of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ import numpy as np
 
 from controller_service.predictors import least_squares
 from controller_service.predictors.base import LEAST_LATENCY_S, P90, Floats, StepSample, V
-from controller_service.predictors.samples import Design, RegimeBuffer, WeightedDesign, Window
+from controller_service.predictors.samples import (
+    LEAST_NET,
+    Design,
+    RegimeBuffer,
+    WeightedDesign,
+    Window,
+)
 
 LEAST_SAMPLES = 32
 PREFILL_SAMPLES = 64
@@ -29,7 +35,7 @@ class LinearPredictor:
     def __init__(self) -> None:
         self.fitted = False
         self.version = 0
-        self._a, self._b, self._c, self._d, self._e = 0.0, 0.0, 0.0, 0.0, 0.0
+        self._a, self._b, self._c, self._d = 0.0, 0.0, 0.0, 0.0
         self._p90 = 1.0
         self._prefills = Window(PREFILL_SAMPLES)
 
@@ -40,7 +46,7 @@ class LinearPredictor:
         prefill_tokens: float | V = 0.0,
         draft_tokens: float | V = 0.0,
     ) -> V:
-        fixed: Any = self._a + self._d * prefill_tokens + self._e * draft_tokens
+        fixed: Any = self._a + self._d * prefill_tokens + self._b * draft_tokens
         step_s: V = fixed + self._b * rows + self._c * context_tokens
         return step_s
 
@@ -77,7 +83,7 @@ class LinearPredictor:
         solution = self._fit(now_s)
         if solution is None:
             return
-        self._a, self._b, self._c, self._e = (float(value) for value in solution)
+        self._a, self._b, self._c = (float(value) for value in solution)
         self._d = self._prefill_cost()
         self._p90 = self._tail()
         self.fitted = True
@@ -95,20 +101,19 @@ class LinearPredictor:
             "b_s_per_row": self._b,
             "c_s_per_token": self._c,
             "d_s_per_prefill_token": self._d,
-            "e_s_per_draft_token": self._e,
         }
 
     def _prefill_cost(self) -> float:
         if not len(self._prefills):
             return 0.0
-        rows, context, drafts, latency = self._prefills.design()
-        beyond = latency - self.predict(rows, context, 0.0, drafts)
+        rows, context, latency = self._prefills.design()
+        beyond = latency - (self._a + self._b * rows + self._c * context)
         return max(0.0, float(np.median(beyond / self._prefills.prefill_tokens())))
 
     def _tail(self) -> float:
         """The ratio of measured to fitted time that nine samples in ten stay below."""
-        rows, context, drafts, latency = self._samples()
-        fitted = self.predict(rows, context, 0.0, drafts)
+        rows, context, latency = self._samples()
+        fitted = self._a + self._b * rows + self._c * context
         return max(1.0, float(np.quantile(latency / np.maximum(fitted, LEAST_LATENCY_S), P90)))
 
     def _remember(self, sample: StepSample) -> None:
@@ -220,15 +225,23 @@ class OnlineLinearPredictor(LinearPredictor):
     def _fit(self, now_s: float) -> Floats | None:
         self._since_fit = 0
         self._next_fit_s = now_s + self.REFIT_APART_S
-        self._design = self.buffer.design(self.OUTLIER_FACTOR)
+        rows, context, drafts, latency, weight = self.buffer.design(self.OUTLIER_FACTOR)
+        if self.fitted:
+            # What verifying costs is corrected by those who know of drafting, by what it is thought
+            # to cost here: to learn it from the same steps would be to chase one's own tail.
+            latency = np.maximum(latency - self._b * drafts, LEAST_NET * latency)
+        else:
+            rows = rows + drafts
+        self._design = rows, context, latency, weight
         return least_squares.towards_prior(self._design)
 
     def _samples(self) -> Design:
         # NOTE: of what outliers there were, the design has none: a p90 is of usual steps.
-        design = self._design or self.buffer.design(self.OUTLIER_FACTOR)
-        rows, context, drafts, latency, weight = design
+        if self._design is None:
+            return np.zeros(0), np.zeros(0), np.zeros(0)
+        rows, context, latency, weight = self._design
         new = weight >= np.median(weight)
-        return rows[new], context[new], drafts[new], latency[new]
+        return rows[new], context[new], latency[new]
 
     def machine_changed(self, newer_steps: int, factor: float) -> None:
         """Steps have taken ``factor`` times as long for ``newer_steps`` observed ones: carry what

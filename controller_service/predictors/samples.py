@@ -9,18 +9,22 @@ import numpy.typing as npt
 
 from controller_service.predictors.base import NO_DRAFTING, Floats, StepSample
 
-Design = tuple[Floats, Floats, Floats, Floats]
-"""Rows, context tokens, draft tokens and latency in seconds, each of shape ``(n,)``."""
+Design = tuple[Floats, Floats, Floats]
+"""Rows, context tokens and latency in seconds, each of shape ``(n,)``. A draft token counts as a
+row: it is one more token in every matrix product."""
 
-WeightedDesign = tuple[Floats, Floats, Floats, Floats, Floats]
+WeightedDesign = tuple[Floats, Floats, Floats, Floats]
 """The same, and a weight up to 1."""
+
+DraftedDesign = tuple[Floats, Floats, Floats, Floats, Floats]
+"""Rows, context tokens, draft tokens, latency and weight."""
 
 
 class Window:
     """The last ``size`` samples, in no particular order."""
 
     def __init__(self, size: int) -> None:
-        self._values = np.zeros((5, size))
+        self._values = np.zeros((4, size))
         self._seen = 0
 
     def __len__(self) -> int:
@@ -28,21 +32,20 @@ class Window:
 
     def add(self, sample: StepSample) -> None:
         self._values[:, self._seen % self._values.shape[1]] = (
-            sample.rows,
+            sample.rows + sample.draft_tokens,
             sample.context_tokens,
-            sample.draft_tokens,
             sample.latency_s,
             sample.prefill_tokens,
         )
         self._seen += 1
 
     def design(self) -> Design:
-        rows, context, drafts, latency, _ = self._values[:, : len(self)]
-        return rows, context, drafts, latency
+        rows, context, latency, _ = self._values[:, : len(self)]
+        return rows, context, latency
 
     def prefill_tokens(self) -> Floats:
         """Shape ``(n,)``, in the order of :meth:`design`."""
-        return self._values[4, : len(self)]
+        return self._values[3, : len(self)]
 
 
 HALF_LIFE_STEPS = 1024
@@ -130,7 +133,7 @@ class RegimeBuffer:
         net_s = self._net_s(kept[ROWS], kept[LENGTH], kept[DRAFT], kept[LATENCY])
         return np.stack([kept[ROWS], kept[CONTEXT], kept[PREFILL], kept[DRAFT], net_s])
 
-    def design(self, outlier_factor: float) -> WeightedDesign:
+    def design(self, outlier_factor: float) -> DraftedDesign:
         """What :meth:`kept` gives, without what drafting took."""
         kept = self.kept(outlier_factor)
         net_s = self._net_s(kept.rows, kept.draft_length, kept.draft_tokens, kept.whole_s)

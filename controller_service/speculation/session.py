@@ -8,7 +8,7 @@ import numpy as np
 from governor_protos.messages import DraftSource, Hello, Snapshot, StepFeedback, StepKind
 
 from controller_service.learning.acceptance import AcceptanceModel
-from controller_service.predictors.base import DraftingCost
+from controller_service.predictors.base import DraftingCost, StepLatencyPredictor
 from controller_service.speculation.cost import DraftCost
 from controller_service.speculation.drafting import LONGEST, DraftState, Floats, VerifiedStep
 from controller_service.speculation.estimator import EDGE, AcceptanceEstimator
@@ -100,10 +100,14 @@ class DraftSession:
         if self._asked is not None:
             self._asked.decided(step, capped, caps)
 
-    def settle(self) -> None:
-        """What can wait until the reply is on its way."""
+    def settle(self, predictor: StepLatencyPredictor) -> None:
+        """What can wait until the reply is on its way.
+
+        Args:
+            predictor: of steps; what it says of drafts is held against steps that had some.
+        """
         self._estimator.settle()
-        self._cost.refit()
+        self._cost.refit(predictor)
 
     def observe(self, feedback: StepFeedback) -> None:
         """Learn the cost of drafting from a step of decode alone."""

@@ -110,7 +110,7 @@ class KnownPredictor(LinearPredictor):
 
     def __init__(self, a: float, b: float, c: float, d: float = 0.0) -> None:
         super().__init__()
-        self._a, self._b, self._c, self._d, self._e = a, b, c, d, b
+        self._a, self._b, self._c, self._d = a, b, c, d
         self.fitted = True
 
     def refit_due(self, now_s: float) -> bool:

@@ -152,7 +152,7 @@ class Refitted(Stubborn):
     """Becomes right at its refit."""
 
     def refit(self, now_s: float) -> None:
-        self._a, self._b, self._c, self._e = 0.02, 2e-4, 2e-8, 2e-4
+        self._a, self._b, self._c = 0.02, 2e-4, 2e-8
         self.version += 1
 
 

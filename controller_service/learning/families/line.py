@@ -32,13 +32,13 @@ def fit_line(decode: Samples) -> Line:
     Raises:
         NotEnough: no line fits.
     """
-    ones, none = np.ones(len(decode)), np.zeros(len(decode))
+    ones = np.ones(len(decode))
     found = least_squares.towards_prior(
-        (decode.rows, decode.context_tokens, none, decode.latency_s, ones)
+        (decode.rows, decode.context_tokens, decode.latency_s, ones)
     )
     if found is None or not np.isfinite(found).all() or found.sum() <= 0:
         raise NotEnough("no line fits the decode steps: check their latencies")
-    a, b, c, _ = (float(value) for value in found)
+    a, b, c = (float(value) for value in found)
     # NOTE: exact zeros would make rows free, and the proportion of the prior is a better guess.
     prior = least_squares.PRIOR_SHAPE * max(a, 1e-3 * float(np.median(decode.latency_s)))
     least = least_squares.ROW_COST_FLOOR * prior * 0.1
