@@ -80,7 +80,9 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
             0.0,
             draft_tokens,
         )
-        seconds: Floats = np.asarray(verify_s + self.drafts.drafting_s(length, count, draft_tokens))
+        step_s = verify_s + self.drafts.drafting_s(length, count, draft_tokens)
+        # A correction of what verifying costs may be older than the predictor that it corrects.
+        seconds: Floats = np.maximum(step_s, self.plain_s)
         return seconds
 
     def favoured(self, rate: Floats, step_s: Floats, length: Floats, keep: float) -> Floats:
