@@ -155,7 +155,7 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
         """
         tokens, count = float(self.draft_tokens[which]), len(self.level_of_row)
         length = float(self.length[which])
-        drafting_s = float(batch.drafts.drafting_s(length, count, tokens))
+        drafting_s = batch.drafts.cost.before_verifying(length, float(count), tokens)
         verify_s = max(step_s - batch.plain_s - drafting_s, 0.0)
         token_s = verify_s / max(tokens, 1.0)
         return token_s * count / (step_s + batch.between_s - token_s * tokens)
@@ -163,7 +163,7 @@ class Candidates(msgspec.Struct, frozen=True, eq=False):
     def _token_s(self, batch: Batch, step_s: Floats) -> Floats:
         """What each draft token that is verified adds to the step, on average."""
         rows = float(len(self.level_of_row))
-        drafting_s = batch.drafts.drafting_s(self.length, rows, self.draft_tokens)
+        drafting_s = batch.drafts.cost.before_verifying(self.length, rows, self.draft_tokens)
         verify_s = np.maximum(step_s - batch.plain_s - drafting_s, 0.0)
         each_s: Floats = verify_s / np.maximum(self.draft_tokens, 1.0)
         return each_s

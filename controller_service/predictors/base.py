@@ -42,10 +42,15 @@ class DraftingCost(NamedTuple):
         Args:
             draft_tokens: how many of them all are verified.
         """
+        before: Any = self.before_verifying(length, rows, draft_tokens)
+        seconds: V = before + self.token_s * draft_tokens
+        return seconds
+
+    def before_verifying(self, length: float | V, rows: float | V, draft_tokens: float | V) -> V:
+        """The same without what grows with the tokens that are verified."""
         every: Any = length * rows
         some: Any = (length > 0) * self.start_s + (draft_tokens < every) * self.partial_s
-        more: Any = self.row_step_s * every + self.token_s * draft_tokens
-        seconds: V = self.step_s * length + more + some
+        seconds: V = self.step_s * length + self.row_step_s * every + some
         return seconds
 
 
