@@ -111,6 +111,7 @@ def test_a_retracted_request_waits_with_what_it_has_written(
         heard.wait(lambda _: retracting.waits_with > 0, "it does not wait")
         if ends == "aborted":
             abort(cramped, "one")
+            one.result()  # it has ended before it may come back
         retracting.hold = False
         answer, answers = one.result(), rows.result()
         if ends == "aborted":
