@@ -132,5 +132,7 @@ def _trees(report: Report) -> str:
     return (
         "Trees, tokens per second. `local N`: every row its own likeliest N nodes; `global N`: N "
         "nodes a row on average, over all rows together. Which nodes, the engine decides in both, "
-        "by its draft's chances:\n\n" + table(("users", "text", *names), rows)
+        "by its draft's chances. `global N` spends them, whatever they are worth; `local N` leaves "
+        "some over where a shallower tree, which has fewer, pays better (here at N = 4):\n\n"
+        + table(("users", "text", *names), rows)
     )
