@@ -208,7 +208,8 @@ class OnlineLinearPredictor(LinearPredictor):
     def __init__(self) -> None:
         super().__init__()
         self.buffer = RegimeBuffer()
-        self._design: WeightedDesign | None = None
+        none = np.zeros(0)
+        self._design: WeightedDesign = none, none, none, none
         self._since_fit = 0
         self._next_fit_s = float("-inf")
 
@@ -237,8 +238,6 @@ class OnlineLinearPredictor(LinearPredictor):
 
     def _samples(self) -> Design:
         # NOTE: of what outliers there were, the design has none: a p90 is of usual steps.
-        if self._design is None:
-            return np.zeros(0), np.zeros(0), np.zeros(0)
         rows, context, latency, weight = self._design
         new = weight >= np.median(weight)
         return rows[new], context[new], latency[new]
