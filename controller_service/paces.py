@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+from governor_protos.limits import MAX_DURATION_S, MAX_ROWS
 
 from controller_service.columns import U4
 from controller_service.groups import Index
@@ -39,6 +40,16 @@ class Requests(msgspec.Struct, frozen=True, eq=False):
     """Indices of the running rows, request after request, shape ``(running rows,)``."""
     starts: Index
     """Where each request starts in ``by_request``."""
+
+    def of_rows(self, rows: Index) -> Index:
+        """The request of each row, as an index into the columns.
+
+        Args:
+            rows: indices of running rows.
+        """
+        request = np.empty(int(self.by_request.max(initial=-1)) + 1, dtype=np.intp)
+        request[self.by_request] = np.repeat(np.arange(len(self.starts)), self.rows.astype(np.intp))
+        return request[rows]
 
 
 def requests_of(state: StepState, extras: Index) -> Requests:
@@ -86,6 +97,30 @@ def _sizes(starts: Index, end: int) -> Floats:
     return sizes
 
 
+def mean_width(rows: Floats, advancing: Floats) -> Floats:
+    """Tokens per step that a request makes on average until its last branch has ended.
+
+    Branches end one by one, and the last one advances alone. Where what each branch has still to
+    write is distributed exponentially with mean m, ``rows`` branches of which ``advancing`` take
+    part in every step, those with the least progress first, take
+    ``(rows / advancing - 1 + H(advancing)) * m`` steps for ``rows * m`` tokens, with the harmonic
+    number H(n) = 1 + 1/2 + ... + 1/n.
+
+    Args:
+        rows: branches of each request, at least 1.
+        advancing: how many of them advance, from 1 to ``rows``; the arguments broadcast.
+
+    Returns:
+        From 1 to ``rows``; 1 for a request without branches.
+    """
+    harmonic = _HARMONIC[advancing.astype(np.intp)]
+    width: Floats = rows / (rows / advancing - 1.0 + harmonic)
+    return width
+
+
+_HARMONIC = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1.0, MAX_ROWS + 1.0))])
+
+
 def banked_s(requests: Requests, margin: float) -> Floats:
     """Time that each request is ahead of ``1 - margin`` of its target; negative if behind."""
     promised: Floats = requests.tokens * requests.target_s * (1.0 - margin)
@@ -119,3 +154,28 @@ def pace_limits_s(
     soon = target + banked / np.minimum(remaining, recovery_tokens)
     limit = np.where(banked >= 0, at_leisure, np.maximum(soon, np.minimum(at_leisure, fastest_s)))
     return np.where(at_leisure >= fastest_s, limit, LOST_S)
+
+
+def spare_s(requests: Requests, margin: float, remaining: Floats, step_s: float) -> Floats:
+    """How long each request can stand still, once, and still keep its promise.
+
+    What is banked is there to be spent, and so is what steps of ``step_s`` spare over the tokens
+    that are still to come. A request whose branches end one by one spares less
+    (:func:`mean_width`), but it is lost only when all its rows together cannot make its pace.
+
+    Args:
+        margin: share of each target that is kept back.
+        remaining: tokens that each request is expected to produce still, at least 1.
+        step_s: predicted step of decode.
+
+    Returns:
+        Seconds, 0 for a request that can spare nothing; ``LOST_S`` where the promise is lost, and
+        more than any duration where there is none.
+    """
+    if not requests.starts.size:
+        return np.zeros(0)
+    rows = np.maximum(requests.rows, 1.0)
+    promised = banked_s(requests, margin) + remaining * requests.target_s * (1.0 - margin)
+    spare = np.maximum(promised - remaining * step_s / mean_width(rows, rows), 0.0)
+    kept = np.where(promised > remaining * step_s / rows, spare, LOST_S)
+    return np.where(requests.target_s < MAX_DURATION_S, kept, 2.0 * MAX_DURATION_S)

@@ -101,7 +101,7 @@ def decide(
         order = np.concatenate([aged, line.order[~np.isin(line.order, aged)]])
         return _go(queue, order, easy, easy, cost)
     pressure = _pressure(line, token_s, start_s, cost.decode_s)
-    is_held = not line.given_up and not _untold(queue, fitting).any()
+    is_held = not line.given_up and not (_untold(queue) | _branches(queue))[fitting].any()
     is_held &= pressure < config.pressure * queue.leeway
     is_their_turn = bool(queue.in_a_row) and pressure < PRESSING * queue.leeway
     if not line.tokens or is_held or (is_their_turn and not queue.mixes_chunks):
@@ -147,10 +147,18 @@ def _pressure(line: Line, token_s: float, start_s: float, decode_s: float) -> fl
     return float(np.fmax.reduce(needed_s / left_s, initial=0.0))
 
 
-def _untold(queue: PrefillState, fitting: Mask | bool = True) -> Mask:
+def _untold(queue: PrefillState) -> Mask:
     """Who was promised nothing."""
-    untold: Mask = (queue.ttft_slo_s >= MAX_DURATION_S) & fitting
+    untold: Mask = queue.ttft_slo_s >= MAX_DURATION_S
     return untold
+
+
+def _branches(queue: PrefillState) -> Mask:
+    """Rows of a request that branches. SGLang sends them only after it has prefilled their prompt
+    once, so their client has waited for longer than they have, and their siblings may already be
+    decoding: their request's pace needs all of them."""
+    branches: Mask = queue.group_id != 0
+    return branches
 
 
 def _aged(queue: PrefillState, config: AdaptiveChunkConfig, step: int) -> Index:

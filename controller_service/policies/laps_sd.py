@@ -20,6 +20,9 @@ has yielded in vain. So rows yield by what can be relied on: the waiting request
 long as it is at most, and the row for as short as it is at least, but for a chance of ``caution``
 each.
 
+The paper knows no targets. With ``protect`` a row does not yield where its request would break a
+TPOT target for it: whoever waits has no tighter claim.
+
 Shortest first makes the longest wait. ``late_share`` of the places go to whoever will have taken
 more than ``late`` times as long as the average of all that are there, the oldest first
 (:mod:`controller_service.service.lateness`); with 0 mean latency is least, with 1 the tail is that
@@ -38,10 +41,12 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
+from governor_protos.limits import MAX_DURATION_S
 from msgspec import Meta
 
 from controller_service.columns import Mask
 from controller_service.groups import Index
+from controller_service.paces import LOST_S, requests_of, spare_s
 from controller_service.policies.base import Knob, OrderPlan, PolicyKind, StepPlan
 from controller_service.policies.ordering import NAMED, line_up
 from controller_service.predictors.base import Floats, StepLatencyPredictor
@@ -52,6 +57,11 @@ from controller_service.service.state import Service, ServiceState
 from controller_service.service.times import levels, remaining_s, round_s
 from controller_service.service.yielding import Swap, has_room, rows_that_yield
 from controller_service.state import StepState
+
+LEAST_REMAINING = 32.0
+"""A request is expected to go on for at least so many tokens."""
+TPOT_MARGIN = 0.03
+"""Share of a TPOT target that is kept back."""
 
 
 class LapsSdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +82,8 @@ class LapsSdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Chance that a length is misjudged where a row yields; 0: both are taken for their means."""
     margin: Annotated[float, Meta(ge=0, le=1000)] = 2.0
     """A row yields if that saves so many times what it costs."""
+    protect: bool = True
+    """Whether a row whose request would break its TPOT target for it does not yield."""
     most_retractions: Annotated[int, Meta(ge=0, le=1000)] = 2
     """How often one request yields at most."""
 
@@ -145,9 +157,23 @@ def _yielding(
         waiting_s=np.sort(times.queue_s),
         margin=config.margin,
     )
+    if config.protect:
+        may = may & swap.within(_spare_s(state, times.round_s))
     longest_first = np.flatnonzero(may)
     longest_first = longest_first[(-least[longest_first]).argsort(kind="stable")]
     return rows_that_yield(state, service, helped, longest_first, swap.pays)
+
+
+def _spare_s(state: StepState, step_s: float) -> Floats:
+    """How long each row can stand still before its request breaks its TPOT target, shape
+    ``(rows,)``; without bound where there is no target, or none that can be kept."""
+    requests = requests_of(state, np.zeros(0, dtype=np.intp))
+    remaining = np.maximum(requests.tokens, LEAST_REMAINING)
+    each = spare_s(requests, TPOT_MARGIN, remaining, step_s)
+    bound = np.where(each == LOST_S, np.inf, each)
+    spare = np.zeros(state.rows)
+    spare[requests.by_request] = bound[requests.of_rows(requests.by_request)]
+    return np.where(spare > MAX_DURATION_S, np.inf, spare)
 
 
 def _rank(service: Service, seconds: Floats, config: LapsSdConfig) -> list[Floats]:

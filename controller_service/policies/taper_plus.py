@@ -1,18 +1,21 @@
-"""``taper_plus``: TAPER with banked slack, a guard against collapse, and a floor on progress.
+"""``taper_plus``: TAPER with banked slack, needed rows, a guard against collapse, and a floor.
 
 Published TAPER lets one row decide for all: the batch's slack is that of the row whose next token
 is due first, so a row that a prefill has just delayed, or one that is late beyond help, parks
-everyone's branches, and a row that ran ahead gets no credit for it. Here
+everyone's branches, and a row that ran ahead gets no credit for it. It also takes every branch for
+opportunistic work, though a request may need several rows to keep its own promise. Here
 
 *bank*   a request's slack counts from its first token: ahead of schedule it may lend time, behind
          it must win it back (:mod:`controller_service.paces`);
+*needs*  the rows that a request needs to keep its own promise come before any branch that is
+         extra (:mod:`controller_service.policies.needed_rows`);
 *guard*  the step's length is the one with the best goodput, counting the tokens of those requests
          that it leaves able to keep their promise. A request that is lost anyway binds nobody, and
          one that could only be saved by stopping everybody else is not;
 *floor*  branches may always add a small share to a step, whatever the slack, so that a wrong
          prediction or an impossible target cannot starve them.
 
-Each is a switch. With all three off this is ``taper``.
+Each is a switch. With all four off this is ``taper``.
 """
 
 from __future__ import annotations
@@ -26,12 +29,24 @@ from governor_protos.messages import Band
 from msgspec import Meta
 
 from controller_service.columns import F4, Mask
-from controller_service.groups import BaseSet, Index, base_set
+from controller_service.groups import BaseSet, base_set
 from controller_service.ledger import last_token_deadlines
 from controller_service.orders import affordable_extras, one_band
-from controller_service.paces import LOST_S, Requests, banked_s, pace_limits_s, requests_of
+from controller_service.paces import (
+    LOST_S,
+    Requests,
+    banked_s,
+    mean_width,
+    pace_limits_s,
+    requests_of,
+)
 from controller_service.policies import eager
 from controller_service.policies.base import NoConfig, PolicyKind, StepPlan
+from controller_service.policies.needed_rows import (
+    RankedExtras,
+    needed_first,
+    shortest_first,
+)
 from controller_service.policies.plans import park_rows
 from controller_service.predictors.base import Floats, StepLatencyPredictor
 from controller_service.state import StepState
@@ -43,6 +58,8 @@ MAX_CANDIDATES = 32
 class TaperPlusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bank: bool = True
     """Slack counts from a request's first token, not from its last one."""
+    needs: bool = True
+    """Rows that a request needs for its own promise come before extra ones. Takes ``bank``."""
     guard: bool = True
     """The step's length is chosen by goodput, not by the tightest row."""
     floor: Annotated[float, Meta(ge=0, le=1)] = 0.03
@@ -68,13 +85,15 @@ def decide(state: StepState, predictor: StepLatencyPredictor, config: TaperPlusC
     if not config.bank:
         limits = _last_token_limits(state, deadlines, requests)
         return choose(state, predictor, base, requests, limits, worth, config)
+    shortest_s = predictor.predict(base.rows, base.context_tokens)
+    shortest_s += state.prefill_per_token_s * base.rows
     limits = pace_limits_s(
         requests,
         banked_s(requests, config.margin),
         remaining,
         config.recovery_tokens,
         config.margin,
-        predictor.predict(base.rows, base.context_tokens) + state.prefill_per_token_s * base.rows,
+        shortest_s / requests.rows if config.needs else shortest_s,
     )
     return choose(state, predictor, base, requests, limits, worth, config)
 
@@ -88,32 +107,34 @@ def choose(
     worth: Floats,
     config: TaperPlusConfig,
 ) -> StepPlan:
-    """Admit extra rows, shortest context first, up to the step length that suits the requests.
+    """Admit extra rows, needed ones first, up to the step length that suits the requests.
 
     Args:
         limits: pace limit of each request, seconds per token, ``LOST_S`` where lost.
         worth: what a token of each request counts for if the promise can be kept: the tokens that
             would be lost with it count along.
     """
-    extras = base.extras
-    ranking: Index = extras[state.context_tokens[extras].argsort(kind="stable")]
-    context = np.concatenate([[0.0], state.context_tokens[ranking].cumsum(dtype=np.float64)])
-    rows = base.rows + np.arange(len(ranking) + 1, dtype=np.float64)
-    step_s = predictor.predict(rows, base.context_tokens + context)
+    if config.needs and config.bank:
+        extras = needed_first(state, predictor, base, requests, limits)
+    else:
+        extras = shortest_first(state, base, requests)
+    context = state.context_tokens[extras.rows].cumsum(dtype=np.float64)
+    rows = base.rows + np.arange(len(extras.rows) + 1, dtype=np.float64)
+    step_s = predictor.predict(rows, base.context_tokens + np.concatenate([[0.0], context]))
     # What a user waits between two tokens: the step, and the prefill that comes with it.
     wait_s = step_s + state.prefill_per_token_s * rows if config.bank else step_s
     limits = np.where(limits > wait_s[0], wait_s[0] + config.rho * (limits - wait_s[0]), limits)
     if config.guard:
         fresh = requests.target_s * (1.0 - config.margin * config.bank)
-        admitted = _best_goodput(wait_s, requests, limits, fresh, worth)
+        admitted = _best_goodput(wait_s, requests, extras, limits, fresh, worth)
     else:
-        admitted = _fits(wait_s, float(limits.min(initial=np.inf)))
+        admitted = max(extras.needed, _fits(wait_s, float(limits.min(initial=np.inf))))
     admitted = max(admitted, _fits(step_s, (1.0 + config.floor) * float(step_s[0])))
     slack_s = _least(limits, limits > LOST_S)
     return park_rows(
         state,
         predictor,
-        ranking[admitted:],
+        extras.rows[admitted:],
         base,
         min(slack_s, MAX_DURATION_S),
         budget_s=float(step_s[admitted]),
@@ -126,7 +147,12 @@ def _fits(wait_s: Floats, limit_s: float) -> int:
 
 
 def _best_goodput(
-    wait_s: Floats, requests: Requests, limits: Floats, fresh: Floats, worth: Floats
+    wait_s: Floats,
+    requests: Requests,
+    extras: RankedExtras,
+    limits: Floats,
+    fresh: Floats,
+    worth: Floats,
 ) -> int:
     """Extra rows to admit: the step length with the most tokens per second that will count.
 
@@ -134,13 +160,21 @@ def _best_goodput(
 
     That sum sees this step only, and would give up a class of users as soon as enough of them are
     late, and with them all who come after. So no step is longer than a newcomer of any class that
-    can be served at all may wait, unless everybody has time banked.
+    can be served at all may wait, unless everybody has time banked. Needed rows alone may exceed
+    that: then newcomers cannot be served beside them, and the sum decides.
+
+    Nor does it see that a request which is behind cannot win time back once its branches have
+    ended. So a request that keeps its promise while every row advances is never left short, unless
+    that keeps the promise of another one, which would lose it while every row advances.
     """
     most = len(wait_s) - 1
     if not most:
         return 0
+    kept_by_all = requests.rows * limits >= wait_s[-1]
     serial = requests.rows <= 1
-    most = min(most, _fits(wait_s, _longest_wait_s(wait_s[0], limits[serial], fresh[serial])))
+    for_newcomers = _fits(wait_s, _longest_wait_s(wait_s[0], limits[serial], fresh[serial]))
+    if for_newcomers >= extras.needed:
+        most = min(most, for_newcomers)
     edges = wait_s.searchsorted(limits[serial], side="right") - 1
     # Marks and not np.unique: a sort would take a tenth of the decision.
     weighed = np.zeros(most + 1, dtype=np.bool_)
@@ -149,14 +183,19 @@ def _best_goodput(
     candidates = weighed.nonzero()[0]
     if len(candidates) > MAX_CANDIDATES:
         candidates = candidates[np.linspace(0, len(candidates) - 1, MAX_CANDIDATES).astype(int)]
+    # Needed rows leave nobody short, so there is always something to choose.
+    candidates = np.append(candidates, extras.needed)
     length = wait_s[candidates]
-    # Admission follows context, not groups, so each group gets its share.
-    share = candidates / (len(wait_s) - 1)
-    rows = requests.rows[:, None] - requests.extra_rows[:, None] * (1.0 - share)
+    rows = extras.advancing(requests, candidates)
     kept = rows * limits[:, None] >= length
+    # With fewer than all of its rows a request must bear the step until its last branch has ended.
+    all_rows = requests.rows[:, None]
+    kept &= (rows >= all_rows) | (mean_width(all_rows, rows) * limits[:, None] >= length)
+    is_anybody_short = (kept_by_all[:, None] & ~kept).any(axis=0)
+    does_anybody_gain = (kept & ~kept_by_all[:, None]).any(axis=0)
     rate = (worth[:, None] * rows * kept).sum(axis=0) / length
-    best = len(rate) - 1 - int(rate[::-1].argmax())
-    return int(candidates[best])
+    rate[is_anybody_short & ~does_anybody_gain] = -np.inf
+    return int(candidates[rate == rate.max()].max())
 
 
 def _longest_wait_s(shortest_s: float, limits: Floats, fresh: Floats) -> float:
@@ -195,5 +234,5 @@ TAPER_PLUS = PolicyKind(
     TaperPlusConfig,
     orders=_orders,
     usage="taper_plus:floor=0.1,margin=0.05",
-    summary="taper with banked slack, a guard against collapse, and a floor on progress",
+    summary="taper with banked slack, rows that are needed, a guard against collapse, and a floor",
 )

@@ -6,12 +6,12 @@ import msgspec
 import numpy as np
 from governor_protos.limits import MAX_DURATION_S
 
-from controller_service.paces import banked_s, requests_of
+from controller_service.paces import LOST_S, requests_of, spare_s
 from controller_service.predictors.base import Floats
 from controller_service.state import StepState
 
 LEAST_REMAINING = 32.0
-"""As for ``taper_plus``."""
+"""A request is expected to go on for at least so many tokens."""
 
 
 class Stalls(msgspec.Struct, frozen=True, eq=False):
@@ -23,20 +23,14 @@ class Stalls(msgspec.Struct, frozen=True, eq=False):
     @classmethod
     def of(cls, state: StepState, decode_s: float, margin: float) -> Stalls:
         """
-        What is banked, and what is spared over the tokens still to come, is there to be spent.
-
         Args:
             decode_s: predicted step of decode.
             margin: share of each target that is kept back.
         """
         requests = requests_of(state, np.zeros(0, dtype=np.intp))
-        if not requests.starts.size:
-            return cls(np.zeros(0))
-        told = requests.target_s < MAX_DURATION_S
         remaining = np.maximum(requests.tokens, LEAST_REMAINING)
-        ahead_s = requests.target_s * (1.0 - margin) - decode_s / np.maximum(requests.rows, 1.0)
-        spare = banked_s(requests, margin) + remaining * ahead_s
-        return cls(np.sort(spare[told & (spare > 0.0)]))
+        spare = spare_s(requests, margin, remaining, decode_s)
+        return cls(np.sort(spare[(spare > LOST_S) & (spare <= MAX_DURATION_S)]))
 
     @property
     def least_s(self) -> float:

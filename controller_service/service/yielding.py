@@ -102,9 +102,28 @@ class Swap(msgspec.Struct, frozen=True, eq=False):
 
     def pays(self, request: int, victims: list[int]) -> bool:
         shortest_s = float(self.rows_s[victims].min())
-        # By then all those have a place that are served before the row would be its turn again.
-        ahead = max(int(self.waiting_s.searchsorted(shortest_s)), 1)
-        opens_s = float(self.ends_s[min(ahead, len(self.ends_s)) - 1])
+        opens_s = float(self.sits_out_s(np.array([shortest_s]))[0])
         saved_s = min(opens_s, shortest_s) - len(victims) * float(self.queue_s[request])
         held = len(self.ends_s) + len(self.queue_s)
         return saved_s > self.margin * held * float(self.cost_s[victims].sum())
+
+    def sits_out_s(self, rows_s: Floats) -> Floats:
+        """How long rows wait for a place again if they yield, shape of ``rows_s``.
+
+        By then all those have a place that are served before them.
+
+        Args:
+            rows_s: what the rows need still.
+        """
+        ahead = np.maximum(self.waiting_s.searchsorted(rows_s), 1)
+        seconds: Floats = self.ends_s[np.minimum(ahead, len(self.ends_s)) - 1]
+        return seconds
+
+    def within(self, spare_s: Floats) -> Mask:
+        """Rows that can yield and still keep their promise, shape ``(rows,)``.
+
+        Args:
+            spare_s: how long each row can stand still.
+        """
+        can: Mask = self.sits_out_s(self.rows_s) + self.cost_s <= spare_s
+        return can

@@ -103,7 +103,7 @@ def decide(state: StepState, predictor: StepLatencyPredictor, config: TaperPlusC
         remaining,
         config.recovery_tokens,
         config.margin,
-        fastest_s=shortest_s + state.prefill_per_token_s * base.rows,
+        fastest_s=(shortest_s + state.prefill_per_token_s * base.rows) / requests.rows,
     )
     return choose(state, predictor, base, requests, limits, worth, config)
 

@@ -296,7 +296,7 @@ def at_one_place(lengths: str, contenders: Sequence[plan.Contender]) -> Callable
 def test_a_run_makes_a_report_a_document_and_plots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shares = (plan.Contender("late_share=0", "laps_sd:late_share=0"), plan.OURS)
+    shares = (plan.TRADE_OFF[0], plan.OURS)
     monkeypatch.setattr(evaluation, "run_all", one_by_one)
     monkeypatch.setattr(plan, "main", at_one_place(TELLING, plan.MAIN))
     monkeypatch.setattr(plan, "hinted", at_one_place(HINTED, plan.MAIN))

@@ -56,6 +56,15 @@ def test_who_waits_is_gathered() -> None:
     assert sorted(plan.first.tolist()) == [0, 1, 2]
 
 
+def test_a_branch_is_not_held() -> None:
+    """SGLang sends branches once their prompt is in the cache: their client has waited before, and
+    the pace that their request was promised takes all of them."""
+    serial_one = {"age_s": 0.0, "missing_tokens": 1}
+    decoding = [serial(**EASY)] * 4
+    assert plan_of(prefilling_state([serial_one], decoding)).tokens == 0
+    assert plan_of(prefilling_state([{**serial_one, "group_id": 7}], decoding)).tokens == 1
+
+
 def test_one_who_would_be_late_for_it_is_not_made_to_wait_for_others() -> None:
     """All who are prefilled in a step have their first token at its end."""
     waiting = [{"age_s": 0.05}, {"age_s": 0.85, "missing_tokens": 300}, {"age_s": 0.2}]

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from controller_builders import KnownPredictor, rows_of, snapshot_of, state_of
+from controller_builders import NO_PROMISE_S, KnownPredictor, rows_of, snapshot_of, state_of
 from governor_protos import decode_to_engine
 from governor_protos.columns import unpack
 from governor_protos.messages import Decision, RowFlag
@@ -146,7 +146,7 @@ def test_who_finds_no_room_stands_in_nobodys_way_unless_it_has_waited_for_too_lo
     assert first_of("laps_sd", state) == [1, 0]
 
 
-LONG = {"remaining_tokens": 20_000.0, "context_tokens": 500}
+LONG = {"remaining_tokens": 20_000.0, "context_tokens": 500, "tpot_slo_s": NO_PROMISE_S}
 SHORT = {"remaining_tokens": 20.0, "missing_tokens": 100}
 
 
@@ -155,6 +155,18 @@ def test_a_long_row_yields_its_place_to_a_short_request() -> None:
     assert yields_of("laps_sd", state) == [1]
     assert yields_of("laps_sd:preempt=false", state) == []
     assert yields_of("laps_sd", state_with([SHORT], [LONG, LONG], most_rows=3)) == []
+
+
+def test_a_row_that_would_break_its_target_for_it_does_not_yield() -> None:
+    """It would sit out until the other row ends: 40 rounds of 20 ms."""
+    promised = {**LONG, "tpot_slo_s": 0.03, "output_tokens": 100}
+    on_time = {**promised, "since_first_token_s": 3.5}
+    ahead = {**promised, "since_first_token_s": 1.0}
+    lost = {**promised, "since_first_token_s": 1000.0}
+    for row, yields in ((on_time, []), (ahead, [0]), (lost, [0])):
+        state = state_with([SHORT], [row, {**row, "remaining_tokens": 40.0}], most_rows=2)
+        assert yields_of("laps_sd", state) == yields
+        assert yields_of("laps_sd:protect=false", state) == [0]
 
 
 def test_rows_yield_their_memory_as_far_as_it_is_needed() -> None:

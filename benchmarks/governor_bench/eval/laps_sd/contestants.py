@@ -34,9 +34,15 @@ from governor_bench.eval.laps_sd.setting import DRAFT_TOKENS, Setting
 
 LOF, SRPT = "lof", "srpt"
 SRPT_CONFIG = LapsSdConfig(
-    late_share=0.0, patience_s=1e6, caution=0.0, margin=1.0, most_retractions=1000
+    late_share=0.0,
+    patience_s=1e6,
+    caution=0.0,
+    margin=1.0,
+    protect=False,
+    most_retractions=1000,
 )
-"""It needs no guard against starvation, nor a margin for what it does not know."""
+"""It needs no guard against starvation, nor a margin for what it does not know, and knows no
+target."""
 
 
 def policy_of(setting: Setting, workload: Workload) -> Policy:

@@ -50,7 +50,7 @@ class Place(NamedTuple):
 FIRST_COME = Contender("fcfs", STOCK, "SGLang's own order, ungoverned")
 LEAST_ATTAINED = Contender("las", "las", "least attained service, in queues of doubling quanta")
 SHORTEST_JOB = Contender("sjf", "sjf", "shortest predicted length; nobody yields")
-OURS = Contender("laps_sd", "laps_sd", "governed")
+OURS = Contender("laps_sd", "laps_sd:protect=false", "governed; no target is promised here")
 ORACLE = Contender("srpt", SRPT, "`laps_sd`'s rules, given what really remains")
 LONGEST = Contender("lof", LOF, "SGLang's `lof`: highest limit first")
 MAIN = (FIRST_COME, LEAST_ATTAINED, SHORTEST_JOB, OURS, ORACLE)
@@ -60,10 +60,13 @@ BLIND = (FIRST_COME, LEAST_ATTAINED, ORACLE)
 """Who does not look at hints: the oracle knows better."""
 
 TRADE_OFF = (
-    Contender("late_share=0", "laps_sd:late_share=0"),
+    Contender("late_share=0", "laps_sd:late_share=0,protect=false"),
     OURS,
     *(
-        Contender(f"late_share={share:g}:late={late:g}", f"laps_sd:late_share={share}:late={late}")
+        Contender(
+            f"late_share={share:g}:late={late:g}",
+            f"laps_sd:late_share={share},late={late},protect=false",
+        )
         for share, late in ((0.5, 2.0), (1.0, 1.0))
     ),
 )
