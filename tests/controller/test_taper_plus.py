@@ -188,6 +188,16 @@ def test_branches_that_their_own_request_needs_are_not_parked() -> None:
     assert advancing("taper_plus", rows) == len(rows)
 
 
+def test_a_needed_row_is_not_sold_for_the_tokens_of_others() -> None:
+    """A long context costs more time than its two tokens are worth beside a hundred others."""
+    dear = KnownPredictor(0.02, 1e-5, 1e-7)
+    promised = {"tpot_slo_s": 0.015, "output_tokens": 5, "since_first_token_s": 0.1}
+    others = [serial(tpot_slo_s=10.0) for _ in range(100)]
+    rows = [*others, trunk(1, **promised), extra(1, **promised, context_tokens=50_000)]
+    assert advancing("taper_plus:needs=false,floor=0", rows, dear) == len(rows) - 1
+    assert advancing("taper_plus:floor=0", rows, dear) == len(rows)
+
+
 def test_a_branch_is_extra_where_one_row_makes_the_pace() -> None:
     """The same branches, promised 50 ms: one row is enough, and the others leave a step in time
     for the one that is on schedule."""
