@@ -11,6 +11,12 @@ their *branch externality*, fits the slack that the batch can spare::
 
 Until the predictor is fitted every row advances.
 
+Every branch past a request's first row counts as opportunistic here, as published. So do branches
+that a request needs to keep its own promise: with a target of 12 ms per token over all branches and
+steps of 20 ms, one row is not enough. Once such a request is late its deadlines leave no slack, and
+its branches, and everybody else's, stay parked but for what ageing lets through. ``taper_plus``
+tells needed rows from extra ones.
+
 The literal loop predicts the cost of every remaining row once per admitted row. Here the rows are
 ranked once and the whole ranking is tried at once, which admits the same rows: the predictor never
 falls as rows or context are added, so a row that does not fit now never will, and with U(k) = k
