@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from rich.progress import Progress
 
+from controller_service.program import governor
 from governor_bench.processes import StartFailed, get_json, run
 
 HOOKS_WITHIN_S = 300.0
@@ -97,7 +98,7 @@ def _controller(url: str) -> Check:
         status = get_json(f"{url}/v1/status", timeout_s=3)
     except (urllib.error.URLError, OSError, msgspec.DecodeError) as error:
         return Check(
-            "controller", False, f"{url} does not answer ({error}); start one: governor serve"
+            "controller", False, f"{url} does not answer ({error}); start one: {governor()} serve"
         )
     engines = status.get("engines")
     count = len(engines) if isinstance(engines, list) else 0

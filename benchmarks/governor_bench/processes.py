@@ -40,6 +40,18 @@ class StartFailed(RuntimeError):
     """A process ended or did not get ready; the message holds the end of its log."""
 
 
+def is_free(port: int) -> bool:
+    """Whether a server could listen at this loopback port."""
+    with socket.socket() as probe:
+        # As servers do: a port whose last connections have just been closed can be had.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def free_port() -> int:
     """A loopback port that nobody listens at.
 

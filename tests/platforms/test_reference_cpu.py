@@ -93,6 +93,7 @@ def server_args(**changes: Any) -> SimpleNamespace:
     given = {
         "attention_backend": "intel_amx",
         "dtype": "auto",
+        "grammar_backend": None,
         "max_total_tokens": None,
         "tp_size": 1,
         "dp_size": 1,
