@@ -36,7 +36,7 @@ ENGINE, CONTROLLER, WORKER = "time.sleep(600) engine", "controller_service serve
 COMMANDS = {
     "demo --quick": ENGINE,
     "up": ENGINE,
-    "doctor": "launch_server",
+    "doctor": "HOOKS ",
     "bench decision --samples 1000000": WORKER,
     "bench overhead": ENGINE,
     "bench engines --seconds 600": WORKER,
