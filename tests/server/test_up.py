@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -159,6 +160,14 @@ def test_response_format_of_the_openai_route(up: Up, stock_engine: CpuEngine) ->
     assert len(texts) == BRANCHES
     assert all(text.lstrip().startswith("{") for text in texts)
     assert texts == ask(stock_engine.url)
+
+
+def test_the_commands_that_it_prints_work_when_pasted(up: Up) -> None:
+    printed = re.findall(r"^\S*governor .*$", up.starter.said(), re.MULTILINE)
+    assert [line.split()[1] for line in printed] == ["status", "policy", "log"]
+    for line in (printed[0], printed[2]):  # the policy stays
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
 def test_killed_without_a_chance_to_clean_up_it_leaves_nothing(up: Up) -> None:
