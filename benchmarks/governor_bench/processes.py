@@ -95,6 +95,9 @@ class Supervised:
         pid: of the command, which leads a process group.
         process: the supervisor. It ends with the command's exit status, after all that the command
             has started; 128 is added to the number of a signal that ended the command.
+
+    Raises:
+        StartFailed: there is no such program, or it cannot be run.
     """
 
     def __init__(
@@ -114,8 +117,11 @@ class Supervised:
                 env=environment,
                 start_new_session=True,
             )
-        # Empty if the command could not be started: its output says why.
-        self.pid = int(self._lifeline.recv(32) or -1)
+        told = self._lifeline.recv(4096).decode(errors="replace")
+        if not told.strip().isdigit():
+            self.end()
+            raise StartFailed(told or f"{command[0]}: its supervisor ended")
+        self.pid = int(told)
 
     def end(self) -> None:
         """End the command and all that it has started: politely, then not."""
@@ -133,6 +139,7 @@ def run(
     """Run a command to its end, as ``subprocess.run`` does; it ends when this process ends.
 
     Raises:
+        StartFailed: there is no such program, or it cannot be run.
         subprocess.TimeoutExpired: it was not done in time, and was ended.
     """
     started = Supervised(command, subprocess.PIPE, subprocess.PIPE, environment)

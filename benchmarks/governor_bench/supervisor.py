@@ -2,7 +2,8 @@
 
 ``python -I -S supervisor.py COMMAND...``, with one end of a socket pair as standard input. The
 starter holds the other end. The kernel closes that end however the starter ends, by SIGKILL as
-well. The command runs in a process group of its own; its process id is sent to the starter.
+well. The command runs in a process group of its own. Its process id is sent to the starter, or why
+it cannot be started.
 
 Three properties of the kernel make sure that nothing is left:
 
@@ -58,7 +59,7 @@ def supervise(command: list[str], starter: socket.socket) -> int:
             preexec_fn=_end_with(os.getpid(), libc),  # noqa: PLW1509 - there is one thread
         )
     except OSError as error:
-        print(f"{command[0]} cannot be started: {error}", file=sys.stderr)
+        starter.sendall(f"{command[0]} cannot be started: {error.strerror}".encode())
         return NOT_STARTED
     child = started.pid
     with contextlib.suppress(OSError):  # a starter that is gone is noticed below

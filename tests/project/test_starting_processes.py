@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("benchmarks", "controller_service", "kernels", "profiles", "protos", "sglang_patch")
 STARTS = re.compile(
     r"subprocess\.(Popen|run|call|check_call|check_output)\(|\bos\.(fork|system|posix_spawn)\b"
-    r"|create_subprocess_|\bProcess\(\s*target|ProcessPoolExecutor\("
+    r"|create_subprocess_|\bProcess\(\s*target=|ProcessPoolExecutor\("
 )
 PLACES = {
     "benchmarks/governor_bench/processes.py": "under the supervisor",
