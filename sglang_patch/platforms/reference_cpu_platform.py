@@ -12,6 +12,7 @@ from sglang.srt.platforms.interface import PlatformEnum, SRTPlatform
 
 from sglang_patch.platforms.gloo_groups import use_gloo_only
 from sglang_patch.platforms.speculation import requirements, workers
+from sglang_patch.seams import versions
 
 if TYPE_CHECKING:
     from sglang.srt.server_args import ServerArgs
@@ -25,7 +26,7 @@ DEFAULT_MAX_TOTAL_TOKENS = 32_768
 """KV tokens unless `--max-total-tokens` says otherwise: host memory is not the engine's alone."""
 
 GRAMMAR_BACKEND = "llguidance"
-PINNING_GRAMMAR_BACKEND = "xgrammar"
+XGRAMMAR = "xgrammar"
 """SGLang's choice unless `--grammar-backend` says otherwise."""
 
 COMPILE_VARIABLE = "TORCHDYNAMO_DISABLE"
@@ -55,11 +56,11 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
             server_args.dtype = DTYPE
         if server_args.grammar_backend is None:
             server_args.grammar_backend = GRAMMAR_BACKEND
-        elif server_args.grammar_backend == PINNING_GRAMMAR_BACKEND:
+        elif server_args.grammar_backend == XGRAMMAR and not versions.runs_xgrammar_on_cpu():
             raise ValueError(
-                f"--grammar-backend {PINNING_GRAMMAR_BACKEND} pins host memory, which needs CUDA: "
-                "on the reference CPU platform its first grammar would end the engine. Leave the "
-                f"option out: the platform uses {GRAMMAR_BACKEND}."
+                f"--grammar-backend {XGRAMMAR} pins host memory in SGLang {versions.installed()}, "
+                "which needs CUDA: on the reference CPU platform its first grammar would end the "
+                f"engine. Leave the option out: the platform uses {GRAMMAR_BACKEND}."
             )
         if not getattr(server_args, "enable_torch_compile", False):
             # The mask of a grammar is applied by a function that torch would compile with the

@@ -14,6 +14,7 @@ import pytest
 
 from sglang_patch.platforms import reference_cpu
 from sglang_patch.platforms.gloo_groups import DEVICE_COMMUNICATORS, use_gloo_only
+from sglang_patch.seams import versions
 
 SELECTED = reference_cpu.PLATFORM_NAME
 
@@ -127,10 +128,15 @@ def test_a_grammar_backend_that_was_chosen_stands(platform: Any, chosen: str) ->
     assert args.grammar_backend == chosen
 
 
-def test_the_grammar_backend_that_needs_cuda_is_refused_by_name(platform: Any) -> None:
+def test_the_grammar_backend_that_needs_cuda_is_refused_by_name(
+    platform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SGLang's own choice would end the engine with the first grammar, however late that comes."""
+    monkeypatch.setattr(versions, "installed", lambda: "0.5.17")
     with pytest.raises(ValueError, match=r"--grammar-backend xgrammar .* Leave the option out"):
         platform.apply_server_args_defaults(server_args(grammar_backend="xgrammar"))
+    monkeypatch.setattr(versions, "installed", lambda: "0.5.23")
+    platform.apply_server_args_defaults(server_args(grammar_backend="xgrammar"))
 
 
 @pytest.mark.parametrize(("wanted", "set_to"), [(False, "1"), (True, None)])
