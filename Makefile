@@ -11,6 +11,9 @@ export OMP_NUM_THREADS ?= 1
 # SGLang's sources take ten seconds to compile, in each of an engine's processes: keep the result.
 export PYTHONDONTWRITEBYTECODE :=
 
+# What make starts ends with it, also where make itself is killed. (Ctrl-C reaches both.)
+WITH_MAKE := $(shell setpriv --pdeathsig TERM true 2>/dev/null && echo setpriv --pdeathsig TERM)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup models demo serve test test-sglang-latest bench fuzz readme lint format \
 	requirements clean
@@ -34,10 +37,14 @@ models: setup ## train the tiny models (once; about two minutes, cached)
 	$(BIN)/python -m governor_bench.tiny_models
 
 demo: setup ## what Governor does for users, on a CPU, in a few minutes
-	$(BIN)/governor demo --folder build/demo
+	exec $(WITH_MAKE) $(BIN)/governor demo --folder build/demo
 
+# POLICY, ENGINE_PORT, CONTROLLER_PORT, LOG_DIR and ENGINE_ARGS say how; README, "Two commands".
 serve: setup ## engine and controller on a CPU, left running for you to try
-	$(BIN)/governor up
+	exec $(WITH_MAKE) $(BIN)/governor up $(if $(ENGINE_PORT),--port $(ENGINE_PORT)) \
+		$(if $(CONTROLLER_PORT),--controller-port $(CONTROLLER_PORT)) \
+		$(if $(POLICY),--policy '$(POLICY)') $(if $(LOG_DIR),--log-dir '$(LOG_DIR)') \
+		$(if $(ENGINE_ARGS),-- $(ENGINE_ARGS))
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
@@ -66,12 +73,12 @@ test-sglang-latest: $(LATEST)/.ready ## what touches SGLang, on the newest versi
 		$(LATEST_TESTS)
 
 bench: setup ## decision latency and overhead on this machine
-	$(BIN)/governor bench decision --json build/bench/decision.json
-	$(BIN)/governor bench overhead --json build/bench/overhead.json
+	exec $(WITH_MAKE) $(BIN)/governor bench decision --json build/bench/decision.json
+	exec $(WITH_MAKE) $(BIN)/governor bench overhead --json build/bench/overhead.json
 
 fuzz: setup ## coverage-guided fuzzing of all that reads from outside, for MINUTES
 	$(UV) pip install --quiet --python $(BIN)/python -r requirements/fuzz.txt
-	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
+	exec $(WITH_MAKE) $(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
 
 readme: setup ## write the README's figures from benchmarks/results
 	$(BIN)/python -m governor_bench.readme

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STDIN_FD = 0
+STOP_WITHIN_S = 10.0
+"""How long a controller whose launcher has ended may take, whatever its loop is doing."""
 
 SWITCH_INTERVAL_S = 5e-4
 """How long another thread (HTTP, training) may keep Python from the loop: a tenth of the default,
@@ -130,5 +133,8 @@ def _stop_at_end_of_input(server: Server) -> None:
         except OSError as error:
             logger.warning("standard input cannot be read (%s): stopping", error.strerror)
         server.stop()
+        time.sleep(STOP_WITHIN_S)
+        logger.error("did not stop within %g s after its launcher ended: killed", STOP_WITHIN_S)
+        os._exit(1)
 
     threading.Thread(target=wait, name="governor-parent", daemon=True).start()

@@ -13,7 +13,7 @@ import msgspec
 from rich.progress import Progress
 
 from governor_bench.engine_metrics import read_counters
-from governor_bench.processes import workspace
+from governor_bench.processes import run, workspace
 from governor_bench.servers import Controller, CpuEngine
 from governor_bench.tiny_models import tiny_models
 
@@ -88,15 +88,8 @@ def run_client(url: str, model: Path, folder: Path, backend: str, requests: int)
     output = folder / f"bench-{backend}.jsonl"
     command = _command(url, model, backend, requests, output)
     try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        done = run(command, TIMEOUT_S, environment)
     except subprocess.TimeoutExpired:
         raise ClientFailed(f"backend {backend}: not done after {TIMEOUT_S:.0f} s") from None
     if done.returncode or not output.is_file():

@@ -19,6 +19,7 @@ from governor_protos import decode_to_engine, encode
 from governor_protos.messages import Decision, Welcome
 from rich.progress import Progress
 
+from controller_service.parent import end_with_parent
 from controller_service.policies.base import Knob
 from controller_service.policies.registry import parse_policy
 from governor_bench.made_up import hello_of, snapshot_of
@@ -172,6 +173,7 @@ def _ask(socket: zmq.Socket[bytes], frame: bytes, accept: Callable[[bytes], bool
 
 
 def _echo_forever(endpoint: str) -> None:
+    end_with_parent()
     socket = zmq.Context().socket(zmq.ROUTER)
     if endpoint.startswith("ipc://"):
         Path(endpoint[6:]).unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 import urllib.error
 from importlib.metadata import PackageNotFoundError, version
@@ -12,8 +11,10 @@ from typing import Any
 import msgspec
 from rich.progress import Progress
 
-from governor_bench.processes import StartFailed, get_json
+from controller_service.program import governor
+from governor_bench.processes import StartFailed, get_json, run
 
+HOOKS_WITHIN_S = 300.0
 HOOK_PROBE = """
 import json, os
 from sglang_patch import config
@@ -81,13 +82,7 @@ def _names() -> Check:
 
 def _hooks() -> Check:
     """In a process of its own, as the launcher would load them; it connects to nobody."""
-    probe = subprocess.run(
-        [sys.executable, "-c", HOOK_PROBE],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    probe = run([sys.executable, "-c", HOOK_PROBE], HOOKS_WITHIN_S)
     line = next((row for row in probe.stdout.splitlines() if row.startswith("HOOKS ")), None)
     if line is None:
         return Check("hooks", False, (probe.stderr or probe.stdout).strip()[-500:])
@@ -103,7 +98,7 @@ def _controller(url: str) -> Check:
         status = get_json(f"{url}/v1/status", timeout_s=3)
     except (urllib.error.URLError, OSError, msgspec.DecodeError) as error:
         return Check(
-            "controller", False, f"{url} does not answer ({error}); start one: governor serve"
+            "controller", False, f"{url} does not answer ({error}); start one: {governor()} serve"
         )
     engines = status.get("engines")
     count = len(engines) if isinstance(engines, list) else 0

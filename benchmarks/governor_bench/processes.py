@@ -1,4 +1,8 @@
-"""Engine and controller as real processes: start, wait until ready, stop, leave nothing behind."""
+"""Engine and controller as real processes: start, wait until ready, stop, leave nothing behind.
+
+Every process that the benches start is started here, under a supervisor (:mod:`.supervisor`) that
+ends it when this process ends, however this process ends.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,23 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import msgspec
 
+from governor_bench import supervisor
+
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 5.0
 TAIL_CHARS = 3000
 PORTS = (10_000, 30_000)
 TRIES = 64
@@ -29,6 +38,18 @@ PORT_TAKEN = "error while attempting to bind on address"
 
 class StartFailed(RuntimeError):
     """A process ended or did not get ready; the message holds the end of its log."""
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen at this loopback port."""
+    with socket.socket() as probe:
+        # As servers do: a port whose last connections have just been closed can be had.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def free_port() -> int:
@@ -62,8 +83,80 @@ def _answers(url: str) -> bool:
         return False
 
 
+class Supervised:
+    """A command that ends, with all that it has started, when this process ends.
+
+    Args:
+        command: program and arguments. Its standard input is empty.
+        output, errors: where they go, as for ``subprocess.Popen``.
+        environment: all of its variables; None: those of this process.
+
+    Attributes:
+        pid: of the command, which leads a process group.
+        process: the supervisor. It ends with the command's exit status, after all that the command
+            has started; 128 is added to the number of a signal that ended the command.
+
+    Raises:
+        StartFailed: there is no such program, or it cannot be run.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        output: int | IO[Any],
+        errors: int | IO[Any],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._lifeline, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", supervisor.__file__, *command],
+                stdin=theirs.fileno(),
+                stdout=output,
+                stderr=errors,
+                env=environment,
+                start_new_session=True,
+            )
+        told = self._lifeline.recv(4096).decode(errors="replace")
+        if not told.strip().isdigit():
+            self.end()
+            raise StartFailed(told or f"{command[0]}: its supervisor ended")
+        self.pid = int(told)
+
+    def end(self) -> None:
+        """End the command and all that it has started: politely, then not."""
+        self._lifeline.close()
+        try:
+            self.process.wait(supervisor.PATIENCE_S + KILL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def run(
+    command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as ``subprocess.run`` does; it ends when this process ends.
+
+    Raises:
+        StartFailed: there is no such program, or it cannot be run.
+        subprocess.TimeoutExpired: it was not done in time, and was ended.
+    """
+    started = Supervised(command, subprocess.PIPE, subprocess.PIPE, environment)
+    try:
+        output, errors = started.process.communicate(timeout=timeout_s)
+    finally:
+        started.end()
+    return subprocess.CompletedProcess(
+        list(command),
+        started.process.returncode,
+        output.decode(errors="replace"),
+        errors.decode(errors="replace"),
+    )
+
+
 class ManagedProcess:
-    """A process with a log file, in a process group of its own.
+    """A supervised process with a log file.
 
     Args:
         command: program and arguments.
@@ -89,25 +182,17 @@ class ManagedProcess:
         self._ready_url = ready_url
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=merged,
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+            self._supervised = Supervised(command, output, subprocess.STDOUT, merged)
+        self._process = self._supervised.process
+        self.pid = self._supervised.pid
 
     def is_running(self) -> bool:
         return self._process.poll() is None
 
     def signal(self, number: int) -> None:
         """Send a signal to the process alone, not to its children."""
-        self._process.send_signal(number)
+        if self.is_running():
+            os.kill(self.pid, number)
 
     def wait_gone(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Wait until a process that was told to end has ended.
@@ -145,15 +230,8 @@ class ManagedProcess:
             return log.read(TAIL_CHARS).decode(errors="replace")
 
     def stop(self) -> None:
-        """End the whole process group: politely, then not."""
-        for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience_s)
-                break
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End the process and all that it has started: politely, then not."""
+        self._supervised.end()
 
     def __enter__(self) -> Self:
         return self
@@ -168,14 +246,38 @@ class ManagedProcess:
 
 
 @contextlib.contextmanager
+def like_ctrl_c() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP are a KeyboardInterrupt, so that all blocks are left.
+
+    A signal that is ignored stays so (``nohup``). Only a main thread can be interrupted: in another
+    one this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def workspace(keep: Path | None = None) -> Iterator[Path]:
     """A folder for sockets and logs; a temporary one unless ``keep`` is given.
 
-    Unix socket paths must be short, so a kept folder still gets its sockets elsewhere.
+    Unix socket paths must be short, so a kept folder still gets its sockets elsewhere. SIGTERM and
+    SIGHUP leave the block, as Ctrl-C does, so that a temporary folder is removed.
     """
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        yield keep
-        return
-    with tempfile.TemporaryDirectory(prefix="governor-") as folder:
-        yield Path(folder)
+    with like_ctrl_c():
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            yield keep
+            return
+        with tempfile.TemporaryDirectory(prefix="governor-") as folder:
+            yield Path(folder)

@@ -117,8 +117,9 @@ class _Engine(ManagedProcess):
         environment: Mapping[str, str | None],
         log_name: str,
         device: _Device = _REFERENCE_CPU,
+        port: int | None = None,
     ) -> None:
-        port = free_port()
+        port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         governed: dict[str, str | None] = {
             name: None for name in os.environ if name.startswith(("GOVERNOR_", "_GOVERNOR_"))
@@ -149,6 +150,7 @@ class CpuEngine(_Engine):
         overlap: which scheduler loop.
         arguments: further arguments of the server.
         environment: further variables.
+        port: where it listens; None: any free port.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class CpuEngine(_Engine):
         arguments: Sequence[str] = (),
         environment: Mapping[str, str | None] | None = None,
         log_name: str = "engine.log",
+        port: int | None = None,
     ) -> None:
         super().__init__(
             folder,
@@ -174,6 +177,7 @@ class CpuEngine(_Engine):
             ),
             environment=environment or {},
             log_name=log_name,
+            port=port,
         )
 
 

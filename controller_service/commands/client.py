@@ -13,6 +13,7 @@ import msgspec
 from governor_protos.private_file import SecretFileError
 
 from controller_service.http_gate import read_token
+from controller_service.program import governor
 
 DEFAULT_CONTROLLER = "http://127.0.0.1:9470"
 TIMEOUT_S = 5.0
@@ -72,7 +73,7 @@ def call(
     except (URLError, OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise click.ClickException(
-            f"no controller at {controller} ({reason}); start one with 'governor serve', "
+            f"no controller at {controller} ({reason}); start one with '{governor()} serve', "
             "or name it with --controller"
         ) from error
     except msgspec.DecodeError as error:

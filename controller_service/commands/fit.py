@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller_service.commands.cluster import cluster_errors, cluster_option
+from controller_service.program import governor
 
 if TYPE_CHECKING:
     from controller_service.learning.ends import EndColumns
@@ -148,7 +149,7 @@ def _print(console: Any, result: FitResult, output: Path) -> None:
     for name, fitted in (("lengths", result.lengths), ("acceptance", result.acceptance)):
         if fitted is not None:
             console.print(f"{name} fitted to {data.ends} ended requests", highlight=False)
-    console.print(f"next: governor model promote {output}", highlight=False)
+    console.print(f"next: {governor()} model promote {output}", highlight=False)
 
 
 def _row(score: FamilyScore, chosen: bool) -> list[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 import zmq.auth
 
+from controller_service.program import governor
+
 SECRET = "{}.key_secret"  # noqa: S105 - a file name
 PUBLIC = "{}.key"
 FIRST_ENGINE = "engine"
@@ -88,7 +90,7 @@ def _say_what_to_set(folder: Path, name: str) -> None:
     controller = folder / PUBLIC.format("controller")
     click.echo(
         f"\nThe controller:\n"
-        f"  governor serve --endpoint tcp://ADDRESS:PORT \\\n"
+        f"  {governor()} serve --endpoint tcp://ADDRESS:PORT \\\n"
         f"      --key-file {folder / SECRET.format('controller')} \\\n"
         f"      --engine-keys {folder / ALLOWED}\n"
         f"Each engine, to whose host these two files must be brought secretly and alone:\n"

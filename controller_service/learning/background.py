@@ -15,10 +15,10 @@ import msgspec
 
 from controller_service.learning.model import EngineKey
 from controller_service.learning.sample_file import BadSampleFile, load_samples
+from controller_service.parent import end_with_parent
 
 NICENESS = 10
 CPU_LIMIT_S = 300
-"""The controller that waits may have died: nobody else would end this process."""
 
 
 @click.command()
@@ -30,6 +30,7 @@ CPU_LIMIT_S = 300
 @click.option("--seed", type=int, default=0)
 def main(samples: Path, out: Path, family: str, engine: str, graph_rows: str, seed: int) -> None:
     """Fit FAMILY to SAMPLES and write the model to OUT."""
+    end_with_parent()
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
     from controller_service.learning.artifact import save_model  # noqa: PLC0415 - after the limits

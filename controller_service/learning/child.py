@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
+from controller_service.parent import PARENT_VARIABLE
+
 TIME_LIMIT_S = 180.0
 STOP_WITHIN_S = 2.0
 TOLD_CHARACTERS = 400
@@ -109,7 +111,11 @@ class ChildFits:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    env={
+                        **os.environ,
+                        "OMP_NUM_THREADS": "1",
+                        PARENT_VARIABLE: str(os.getpid()),
+                    },
                 )
             except OSError as error:
                 raise ChildFailed(f"the process did not start: {error}") from error

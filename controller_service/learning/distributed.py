@@ -16,10 +16,11 @@ from concurrent.futures import as_completed as finished_here
 from functools import cache, partial
 from importlib import metadata
 from importlib.util import find_spec
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from controller_service.parent import end_with_parent
 from controller_service.version import DISTRIBUTION
 
 T = TypeVar("T")
@@ -89,13 +90,16 @@ def _over_cores(
 ) -> list[R]:
     results: dict[int, R] = {}
     most = min(workers or os.cpu_count() or 1, len(items))
-    with ProcessPoolExecutor(most, mp_context=get_context("spawn")) as pool:
+    others = set(active_children())
+    with ProcessPoolExecutor(most, get_context("spawn"), initializer=end_with_parent) as pool:
         try:
             running = {pool.submit(function, item): index for index, item in enumerate(items)}
             for future in finished_here(running):
                 _keep(results, running[future], future.result(), on_result)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(active_children()) - others:
+                worker.kill()  # what they are at may take minutes, and nobody waits for it
             raise
     return [results[index] for index in range(len(items))]
 

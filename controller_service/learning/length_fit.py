@@ -12,6 +12,7 @@ import sys
 
 from controller_service.learning.arrays import unpack
 from controller_service.learning.ends import Lives
+from controller_service.parent import end_with_parent
 
 NICENESS = 5
 CPU_LIMIT_S = 120
@@ -35,6 +36,7 @@ def fitted(lives: bytes) -> bytes:
 
 
 def main() -> None:
+    end_with_parent()
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
     sys.stdout.buffer.write(fitted(sys.stdin.buffer.read(MOST_BYTES)))

@@ -14,7 +14,9 @@ Use it by name; nothing else changes in the launch command:
 `--disable-overlap-schedule`. Give one thread to each engine process (`OMP_NUM_THREADS=1`): OpenMP
 threads that wait for a core they share with the tokenizer make a step many times slower. On a host
 with a GPU, hide it with `CUDA_VISIBLE_DEVICES=`, since some of SGLang's choices ask torch for CUDA
-and not the platform. `--speculative-algorithm` works too: see docs/speculation-cpu.md.
+and not the platform. `--speculative-algorithm` works too: see docs/speculation-cpu.md. So does
+structured output (`json_schema`, `regex`, `ebnf`, `response_format`), with `llguidance`, which the
+platform chooses; SGLang's own choice, `xgrammar`, pins memory in 0.5.17, which needs CUDA.
 
 The overlap loop on a CPU (SGLang 0.5.17)
 -----------------------------------------

@@ -12,6 +12,7 @@ from sglang.srt.platforms.interface import PlatformEnum, SRTPlatform
 
 from sglang_patch.platforms.gloo_groups import use_gloo_only
 from sglang_patch.platforms.speculation import requirements, workers
+from sglang_patch.seams import versions
 
 if TYPE_CHECKING:
     from sglang.srt.server_args import ServerArgs
@@ -24,6 +25,11 @@ DTYPE = "float32"
 DEFAULT_MAX_TOTAL_TOKENS = 32_768
 """KV tokens unless `--max-total-tokens` says otherwise: host memory is not the engine's alone."""
 
+GRAMMAR_BACKEND = "llguidance"
+XGRAMMAR = "xgrammar"
+"""SGLang's choice unless `--grammar-backend` says otherwise."""
+
+COMPILE_VARIABLE = "TORCHDYNAMO_DISABLE"
 THREAD_BINDING_VARIABLE = "SGLANG_CPU_OMP_THREADS_BIND"
 
 
@@ -37,17 +43,29 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
     def apply_server_args_defaults(self, server_args: ServerArgs) -> None:
         """Fill what the operator left open with what runs without kernels.
 
-        An explicit `--dtype`, `--attention-backend` or `--max-total-tokens` stands, except the
-        attention backend that cannot run here.
+        An explicit `--dtype`, `--attention-backend`, `--grammar-backend` or `--max-total-tokens`
+        stands, except the attention backend that cannot run here.
 
         Raises:
-            ValueError: speculation is asked for that cannot run here.
+            ValueError: a grammar backend or speculation is asked for that cannot run here.
         """
         if server_args.attention_backend in (None, KERNEL_ATTENTION_BACKEND):
             server_args.attention_backend = ATTENTION_BACKEND
         if server_args.dtype == "auto":
             # 'auto' would narrow a float32 checkpoint to float16, which CPUs only emulate.
             server_args.dtype = DTYPE
+        if server_args.grammar_backend is None:
+            server_args.grammar_backend = GRAMMAR_BACKEND
+        elif server_args.grammar_backend == XGRAMMAR and not versions.runs_xgrammar_on_cpu():
+            raise ValueError(
+                f"--grammar-backend {XGRAMMAR} pins host memory in SGLang {versions.installed()}, "
+                "which needs CUDA: on the reference CPU platform its first grammar would end the "
+                f"engine. Leave the option out: the platform uses {GRAMMAR_BACKEND}."
+            )
+        if not getattr(server_args, "enable_torch_compile", False):
+            # The mask of a grammar is applied by a function that torch would compile with the
+            # host's C++ compiler, while all requests wait; there may be no compiler at all.
+            os.environ.setdefault(COMPILE_VARIABLE, "1")
         if server_args.max_total_tokens is None:
             server_args.max_total_tokens = DEFAULT_MAX_TOTAL_TOKENS
         ranks = bound_ranks(server_args)

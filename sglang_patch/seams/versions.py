@@ -9,6 +9,8 @@ from sglang_patch.errors import ConfigurationError
 CHECKED = ("0.5.17", "0.5.23")
 DRAFTS = ("0.5.17",)
 """Those of them on which SGLang's own speculative decoding is governed, and runs on a CPU."""
+XGRAMMAR_NEEDS_CUDA = ("0.5.17",)
+"""Those of them that pin host memory for an xgrammar mask whatever the device is."""
 
 
 def installed() -> str:
@@ -21,6 +23,11 @@ def installed() -> str:
 def knows_drafts() -> bool:
     """Whether this SGLang drafts in the way that Governor knows; asked of unknown versions, too."""
     return installed() in DRAFTS
+
+
+def runs_xgrammar_on_cpu() -> bool:
+    """Whether a request with an xgrammar grammar leaves an engine on a CPU alive."""
+    return installed() not in XGRAMMAR_NEEDS_CUDA
 
 
 def require_checked(*, allow_unknown: bool) -> None:

@@ -6,11 +6,14 @@ import contextlib
 import json
 import socket
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
 import zmq
 from controller_builders import batch, extra, feedback_of, hello_of, rows_of, snapshot_of, trunk
+from controller_process import PATIENCE_MS
 from governor_protos import decode_to_engine, encode
 from governor_protos.limits import MAX_FRAME_BYTES
 from governor_protos.messages import Decision, Goodbye, Refusal, Welcome
@@ -169,6 +172,33 @@ def test_ends_with_its_parent(launch, socket_path):
     controller.process.stdin = None
     assert controller.wait()[0] == 0
     assert not socket_path.exists()
+
+
+STUCK = """
+import time
+from controller_service import app
+
+class Stuck:
+    def stop(self):
+        pass
+
+app.STOP_WITHIN_S = 0.1
+app._stop_at_end_of_input(Stuck())
+time.sleep(600)
+"""
+
+
+def test_ends_with_its_parent_even_if_its_loop_is_stuck():
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_MS / 1000,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "did not stop within 0.1 s after its launcher ended" in done.stderr
 
 
 def test_outlives_its_input_otherwise(launch):

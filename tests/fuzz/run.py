@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from governor_bench.processes import Supervised
 from seeds import seeds
 from targets import TARGETS
 
@@ -66,7 +67,7 @@ def fuzz(name: str, seconds: int) -> Result:
     start_s = time.monotonic()
     # libFuzzer ends its process at once, and what it has put away would stay.
     with log.open("wb") as output, tempfile.TemporaryDirectory(prefix="governor-fuzz-") as scratch:
-        done = subprocess.run(
+        fuzzer = Supervised(
             [
                 *(sys.executable, str(HERE / "fuzz_one.py"), name, str(corpus)),
                 *([str(kept)] if kept.is_dir() else []),
@@ -74,15 +75,14 @@ def fuzz(name: str, seconds: int) -> Result:
                 *(f"-timeout={HANG_S}", f"-rss_limit_mb={MOST_MIB}"),
                 *(f"-artifact_prefix={BUILD / name}/", "-print_final_stats=1", "-close_fd_mask=1"),
             ],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": scratch},
-            check=False,
+            output,
+            subprocess.STDOUT,
+            {**os.environ, "TMPDIR": scratch},
         )
+        status = fuzzer.process.wait()
+        fuzzer.end()
     told = EXECUTIONS.search(log.read_bytes())
-    return Result(
-        name, time.monotonic() - start_s, int(told[1]) if told else 0, done.returncode != 0
-    )
+    return Result(name, time.monotonic() - start_s, int(told[1]) if told else 0, status != 0)
 
 
 if __name__ == "__main__":

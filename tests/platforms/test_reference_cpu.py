@@ -14,13 +14,17 @@ import pytest
 
 from sglang_patch.platforms import reference_cpu
 from sglang_patch.platforms.gloo_groups import DEVICE_COMMUNICATORS, use_gloo_only
+from sglang_patch.seams import versions
 
 SELECTED = reference_cpu.PLATFORM_NAME
 
 
 @pytest.fixture
-def platform() -> Any:
+def platform(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Without what it sets for the processes of an engine; set anew after the test."""
     pytest.importorskip("sglang")
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "")
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
     return pkgutil.resolve_name(reference_cpu.PLATFORM_CLASS)()
 
 
@@ -93,6 +97,7 @@ def server_args(**changes: Any) -> SimpleNamespace:
     given = {
         "attention_backend": "intel_amx",
         "dtype": "auto",
+        "grammar_backend": None,
         "max_total_tokens": None,
         "tp_size": 1,
         "dp_size": 1,
@@ -105,6 +110,7 @@ def test_defaults_run_without_kernels_and_keep_the_overlap_loop(platform: Any) -
     args = server_args()
     platform.apply_server_args_defaults(args)
     assert (args.attention_backend, args.dtype) == ("torch_native", "float32")
+    assert args.grammar_backend == "llguidance"
     assert args.max_total_tokens > 0
     assert args.disable_overlap_schedule is False
 
@@ -113,6 +119,32 @@ def test_what_the_operator_chose_stands(platform: Any) -> None:
     args = server_args(attention_backend="own", dtype="bfloat16", max_total_tokens=99)
     platform.apply_server_args_defaults(args)
     assert (args.attention_backend, args.dtype, args.max_total_tokens) == ("own", "bfloat16", 99)
+
+
+@pytest.mark.parametrize("chosen", ["llguidance", "outlines", "none"])
+def test_a_grammar_backend_that_was_chosen_stands(platform: Any, chosen: str) -> None:
+    args = server_args(grammar_backend=chosen)
+    platform.apply_server_args_defaults(args)
+    assert args.grammar_backend == chosen
+
+
+def test_the_grammar_backend_that_needs_cuda_is_refused_by_name(
+    platform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SGLang's own choice would end the engine with the first grammar, however late that comes."""
+    monkeypatch.setattr(versions, "installed", lambda: "0.5.17")
+    with pytest.raises(ValueError, match=r"--grammar-backend xgrammar .* Leave the option out"):
+        platform.apply_server_args_defaults(server_args(grammar_backend="xgrammar"))
+    monkeypatch.setattr(versions, "installed", lambda: "0.5.23")
+    platform.apply_server_args_defaults(server_args(grammar_backend="xgrammar"))
+
+
+@pytest.mark.parametrize(("wanted", "set_to"), [(False, "1"), (True, None)])
+def test_nothing_is_compiled_while_requests_wait_unless_asked_for(
+    platform: Any, wanted: bool, set_to: str | None
+) -> None:
+    platform.apply_server_args_defaults(server_args(enable_torch_compile=wanted))
+    assert os.environ.get("TORCHDYNAMO_DISABLE") == set_to
 
 
 @pytest.mark.parametrize("chosen", [None, "0|0"])

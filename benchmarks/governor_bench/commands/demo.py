@@ -1,4 +1,4 @@
-"""``governor demo`` and ``governor up``."""
+"""``governor demo``."""
 
 from __future__ import annotations
 
@@ -27,11 +27,3 @@ def demo(folder: Path, rounds: int, seconds: float, quick: bool, json_path: str)
     if quick:
         rounds, seconds = 1, 6.0
     run(folder, rounds=rounds, seconds=seconds, quick=quick, json_path=json_path)
-
-
-@click.command()
-def up() -> None:
-    """Engine and controller on this machine's CPU, left running until Ctrl-C."""
-    from governor_bench.demo.up import run
-
-    run()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ import click
 
 from governor_bench.commands.output import finish, json_option, progress_bar
 from governor_bench.envelope import Stopwatch, envelope
+from governor_bench.processes import like_ctrl_c
 
 if TYPE_CHECKING:
     from governor_bench.gpu.run import Line
@@ -89,7 +88,7 @@ def run(
             unpack(archive, out)
         claim(out, target)
         with (
-            _end_like_ctrl_c(),
+            like_ctrl_c(),
             tempfile.TemporaryDirectory(prefix="governor-") as sockets,
             progress_bar() as progress,
         ):
@@ -213,13 +212,3 @@ def _summary(lines: Sequence[Line], out: Path) -> str:
     left = [line.stage for line in lines if line.became in {"no time", "waits"}]
     more = f"left for another call: {', '.join(left)}" if left else "nothing is left"
     return "\n".join([*rows, f"{out}: {more}"])
-
-
-@contextmanager
-def _end_like_ctrl_c() -> Iterator[None]:
-    """A polite kill ends the servers as well."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

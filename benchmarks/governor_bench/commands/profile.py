@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller_service.commands.client import DEFAULT_CONTROLLER, token_in, token_option
+from governor_bench.processes import like_ctrl_c
 
 if TYPE_CHECKING:
     from governor_bench.profiling.engine import EngineFacts
@@ -147,7 +145,7 @@ def profile(
                 settings,
                 teller(progress, budget),
             )
-            with _end_like_ctrl_c():
+            with like_ctrl_c():
                 outcome = sweep.run(make_plan(limits))
         written = write_results(
             output, samples_path, facts, notes.measured, name or _name_of(facts), _today()
@@ -159,16 +157,6 @@ def profile(
             f"interrupted; the same command goes on from {output}.points.jsonl"
         ) from None
     console.print(summary(written, facts, notes.measured, outcome, output, samples_path))
-
-
-@contextmanager
-def _end_like_ctrl_c() -> Iterator[None]:
-    """A polite kill puts everything back as well."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _name_of(facts: EngineFacts) -> str:

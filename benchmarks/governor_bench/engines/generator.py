@@ -23,6 +23,7 @@ import zmq
 from governor_protos import decode_to_engine, encode
 from governor_protos.messages import Decision, Refusal, Welcome
 
+from controller_service.parent import end_with_parent
 from governor_bench.engines.frames import FIRST_STEP, StepFrames
 from governor_bench.made_up import hello_of
 
@@ -73,6 +74,7 @@ class NotIntroduced(RuntimeError):
 
 def play(load_json: bytes, result: Connection) -> None:
     """Entry point of the process: sends an encoded :class:`Answers`."""
+    end_with_parent()
     load = msgspec.json.decode(load_json, type=Load)
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
         answers = _Engines(load, socket).run()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from governor_bench.faults.memory import exhaust
 from governor_bench.faults.process_limits import without_disk
 from governor_bench.faults.schedule import APART_S, JUMPS_S, RUN_S, STALL_S, STOP_S
 from governor_bench.faults.target import FaultBenchError, Load, Target, wait_until
+from governor_bench.processes import run
 from governor_bench.servers import Controller
 
 SECOND_WITHIN_S = 30.0
@@ -164,13 +164,8 @@ class ControllerAttacks:
 
     def _start_a_second(self) -> None:
         command = [sys.executable, "-m", "controller_service", "serve", "--http", "127.0.0.1:0"]
-        done = subprocess.run(
-            [*command, "--endpoint", self._target.endpoint],
-            capture_output=True,
-            timeout=SECOND_WITHIN_S,
-            check=False,
-        )
-        if done.returncode != 1 or b"a controller is alive there" not in done.stderr:
+        done = run([*command, "--endpoint", self._target.endpoint], SECOND_WITHIN_S)
+        if done.returncode != 1 or "a controller is alive there" not in done.stderr:
             raise FaultBenchError(f"a second controller did not refuse: {done.stderr[-500:]!r}")
         self._faults.add(Kind.SECOND_CONTROLLER)
 

@@ -16,6 +16,7 @@ from governor_protos import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from governor_protos.columns import ROW_COLUMNS, pack
 from governor_protos.messages import Hello, Role, Rows, Snapshot, StepFeedback
 
+from controller_service.parent import end_with_parent
 from sglang_patch.breaker import CircuitBreaker
 from sglang_patch.link import ControllerLink
 
@@ -100,6 +101,7 @@ def started(work: Callable[[str, Counts, Event], None], endpoint: str) -> Iterat
 
 def ask_all_along(endpoint: str, counts: Counts, stop: Event) -> None:
     """One question a step, and a look whether it is answered in time; counts as :class:`Asked`."""
+    end_with_parent()
     link = ControllerLink(endpoint, hello("healthy"), CircuitBreaker(16, 0.25))
     step = 0
     while not stop.is_set():
@@ -127,6 +129,7 @@ def _await(link: ControllerLink, step: int, start_s: float, counts: Counts) -> N
 
 def listen(endpoint: str, counts: Counts, stop: Event) -> None:
     """Read whatever comes and ask as an engine does; counts as :class:`Heard`."""
+    end_with_parent()
     logging.disable(logging.WARNING)  # it tells of every change for the worse: thousands here
     link = ControllerLink(endpoint, hello("attacked"), CircuitBreaker(16, 0.25))
     step = 0

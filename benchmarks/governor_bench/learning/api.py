@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -11,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from governor_bench.processes import get_json
+from governor_bench.processes import get_json, run
 
 FIT_TIMEOUT_S = 300.0
 PROMOTE_TIMEOUT_S = 120.0
@@ -31,9 +30,7 @@ def fit(sources: list[Path], model: Path, *arguments: str) -> dict[str, Any]:
     report = model.with_suffix(".json")
     command = [sys.executable, "-m", "controller_service", "fit", *map(str, sources)]
     command += ["-o", str(model), "--json", str(report), *arguments]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=FIT_TIMEOUT_S
-    )
+    ended = run(command, FIT_TIMEOUT_S)
     if ended.returncode:
         raise FitFailed(ended.stderr.strip()[-2000:])
     decoded: dict[str, Any] = msgspec.json.decode(report.read_bytes(), type=dict)

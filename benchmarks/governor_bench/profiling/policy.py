@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from controller_service.program import governor
 from governor_bench.profiling.engine import ControllerApi, ProfilingFailed
 from governor_bench.profiling.points_file import PointsFile
 
@@ -42,8 +43,9 @@ class PolicyLoan:
             self.give_back()
         except ProfilingFailed as error:
             logger.error(
-                "the policy is still %r; 'governor policy set %s' restores it (%s)",
+                "the policy is still %r; '%s policy set %s' restores it (%s)",
                 self._running,
+                governor(),
                 self._owed,
                 error,
             )

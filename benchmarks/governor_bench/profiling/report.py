@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from controller_service.program import governor
 from governor_bench.profiling.build import Built, Measured, decode_cells
 from governor_bench.profiling.draft_report import draft_table, drafting_lines
 from governor_bench.profiling.engine import EngineFacts
@@ -77,7 +78,7 @@ def summary(
         )
     if outcome.left:
         lines.append("the same command goes on where this run ended")
-    lines.append(f"next: governor fit {samples} -o MODEL_DIR")
+    lines.append(f"next: {governor()} fit {samples} -o MODEL_DIR")
     tables = [cell_table(measured)]
     if built.drafting is not None:
         tables.append(draft_table(measured))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 
 import msgspec
 
+from governor_bench import processes
 from governor_bench.envelope import package_versions
 from governor_bench.gpu.figures import Environment
 from governor_bench.gpu.stage import Context, Stage
@@ -19,6 +19,7 @@ MODULES = (
     *("sglang_patch.plugin", "controller_service.server"),
 )
 TIMEOUT_S = 120.0
+DRIVER_WITHIN_S = 60.0
 QUERY = "name,driver_version,memory.total,compute_cap"
 # In a process of its own: an import may take the device, or end the interpreter.
 PROBE = """
@@ -57,7 +58,7 @@ def _driver() -> tuple[str, str, str, str]:
     if program is None:
         return "", "", "", ""
     command = [program, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    answer = processes.run(command, DRIVER_WITHIN_S)
     parts = [part.strip() for part in answer.stdout.partition("\n")[0].split(",")]
     return (parts[0], parts[1], parts[2], parts[3]) if len(parts) == 4 else ("", "", "", "")
 
@@ -68,7 +69,7 @@ def _imports() -> tuple[dict[str, str], dict[str, str]]:
         RuntimeError: the interpreter says nothing.
     """
     command = [sys.executable, "-c", PROBE, *MODULES]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    answer = processes.run(command, TIMEOUT_S)
     for line in answer.stdout.splitlines():
         if line.startswith("FOUND "):
             return msgspec.convert(
