@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from sglang_patch.errors import RequestFieldError
-from sglang_patch.requests import MAX_SLO_MS, check_field
+from sglang_patch.fields import FIELDS, MAX_SLO_MS, check_field
+from sglang_patch.near import SWITCH, near
 
 PREFIX = "x-governor-"
 PLACE = "header "
@@ -67,14 +68,18 @@ HEADERS: Mapping[str, Header] = {
     PREFIX + "expected-tokens": Header("expected_tokens", _whole),
 }
 """By lower-case name. Where two stand for one field the later one here wins."""
+_PREFIX = PREFIX.encode()
 _FIELD_BY_NAME = {name.encode(): name for name in HEADERS}
 
 
-def fields_in(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
+def fields_in(
+    headers: Iterable[tuple[bytes, bytes]], *, check_names: bool = True
+) -> dict[str, Any]:
     """The fields that a request's headers stand for.
 
     Args:
         headers: names in lower case and values, as ASGI has them.
+        check_names: whether a near miss of a header's name is an error.
 
     Raises:
         RequestFieldError: naming the header.
@@ -83,6 +88,8 @@ def fields_in(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
     for raw, value in headers:
         name = _FIELD_BY_NAME.get(raw)
         if name is None:
+            if check_names and raw.startswith(_PREFIX):
+                _refuse_near_miss(raw.decode("latin-1"))
             continue
         if found.setdefault(name, value) != value:
             raise RequestFieldError(name, "is given twice, with different values", PLACE)
@@ -99,6 +106,16 @@ def fields_in(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
             PREFIX + "branch-role", f"needs {PREFIX}branch-group beside it", PLACE
         )
     return fields
+
+
+def _refuse_near_miss(name: str) -> None:
+    """Names with our prefix that are not near any of ours are somebody else's."""
+    wish = name.removeprefix(PREFIX).replace("-", "_")
+    if wish in FIELDS:
+        raise RequestFieldError(name, f"there is none; {wish} goes into custom_params", PLACE)
+    if field := near(wish):
+        known = PREFIX + field.replace("_", "-")
+        raise RequestFieldError(name, f"did you mean {known}? {SWITCH}", PLACE)
 
 
 def _value(name: str, header: Header, raw: bytes) -> Any:

@@ -13,7 +13,9 @@ from typing import Any
 
 from sglang_patch.errors import RequestFieldError
 from sglang_patch.headers import fields_in
+from sglang_patch.placing import check_places
 from sglang_patch.seams.hooks import Hook, apply, register_all
+from sglang_patch.seams.tokenizer import field_rules
 
 MODULE = "sglang.srt.entrypoints.http_server"
 _SEEN = "governor.seen"
@@ -21,17 +23,20 @@ _SEEN = "governor.seen"
 
 
 async def around_json(original: Callable[[Any], Awaitable[Any]], request: Any) -> Any:
-    """Refuse a request with a bad header.
+    """Refuse a request with a bad header, or with a field where SGLang drops it.
 
     Raises:
-        HTTPException: status 400, naming the header.
+        HTTPException: status 400, naming the header or the field.
     """
     from fastapi import HTTPException
 
     body = await original(request)
     if not request.scope.get(_SEEN):
+        check_names = field_rules().check_names
         try:
-            fields_in(request.scope["headers"])
+            fields_in(request.scope["headers"], check_names=check_names)
+            if check_names:
+                check_places(request.scope["path"], body)
         except RequestFieldError as error:
             raise HTTPException(status_code=400, detail=str(error)) from error
         request.scope[_SEEN] = True

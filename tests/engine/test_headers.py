@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sglang_patch.errors import RequestFieldError
+from sglang_patch.fields import MAX_SLO_MS
 from sglang_patch.headers import HEADERS, fields_in
-from sglang_patch.requests import MAX_SLO_MS, terms, validated
+from sglang_patch.requests import terms, validated
 from sglang_patch.seams import tokenizer
 
 GROUP = (b"x-governor-branch-group", b"plan")
