@@ -48,6 +48,7 @@ def test_a_near_miss_names_the_field_that_was_meant(name: str, field: str) -> No
         *("priority_group", "branch", "branches", "group", "role", "projected", "unprotected"),
         *("max_expected_tokens", "thinking_budget", "ngram_size", "__req__", "slo_ms", "tokens"),
         *("e2e_slo_ms", "itl_slo_ms", "", "___", "branch_group_of_my_own", "custom_params"),
+        *("branch_id", "sampling_params"),
     ],
 )
 def test_a_clients_own_name_is_none(name: str) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import openai
@@ -179,6 +183,47 @@ def test_openais_client_sends_headers(normal_engine: GovernedEngine, ear: Ear) -
         client.responses.create(
             model="m", input=PROMPT, extra_headers={"x-governor-branch-role": "boss"}
         )
+
+
+def documented(name: str) -> str:
+    """A block of code in docs/requests.md."""
+    text = (Path(__file__).parents[2] / "docs/requests.md").read_text()
+    block = text.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0]
+    return block.strip().removeprefix("```python").removesuffix("```")
+
+
+FORKS = """
+import sys
+import uuid
+
+import sglang as sgl
+
+
+@sgl.function
+def plan(s, question):
+    s += question
+    branch_group.set("plan-" + uuid.uuid4().hex)
+    forks = s.fork(4)
+    forks += sgl.gen("idea", max_tokens=40, ignore_eos=True)
+    forks.join()
+
+
+for _ in range(2):
+    plan.run("def f():", backend=sgl.RuntimeEndpoint(sys.argv[1]))
+"""
+
+
+def test_sglangs_frontend_groups_forks_as_documented(
+    normal_engine: GovernedEngine, ear: Ear, tmp_path: Path
+) -> None:
+    """In a process of its own: what the document says to do changes the whole process."""
+    program = tmp_path / "forks.py"
+    program.write_text(documented("frontend") + FORKS)
+    subprocess.run([sys.executable, program, normal_engine.url], check=True, timeout=300)
+    until(lambda: len(ear.rows) >= 8, f"{ear.groups}")
+    sizes = Counter(ear.groups.values())
+    assert 0 not in sizes
+    assert sorted(sizes.values()) == [4, 4]
 
 
 def test_anthropics_client_sends_headers(normal_engine: GovernedEngine, ear: Ear) -> None:
