@@ -172,9 +172,14 @@ def _check_depth(key: Any, value: Any) -> None:
         if not level:
             return
     raise RequestFieldError(
-        str(key)[:64],
+        _shown(key),
         f"is nested deeper than {MAX_DEPTH} levels, which SGLang cannot send to its scheduler",
     )
+
+
+def _shown(name: Any) -> str:
+    """A name for an error's text, where even the empty one can be seen."""
+    return name[:64] if isinstance(name, str) and name else repr(name)[:64]
 
 
 def _inner(value: Any) -> list[Any]:

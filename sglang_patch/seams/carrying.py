@@ -34,7 +34,7 @@ def refuse_uncarried(params: Any) -> None:
             ValueError,
         ) as error:
             raise RequestFieldError(
-                str(name)[:64],
+                repr(name)[:64],
                 f"{error}; with SGLANG_USE_PICKLE_IPC=0 SGLang carries plain values, and one level "
                 "of list or object of plain values",
             ) from error

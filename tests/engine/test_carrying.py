@@ -48,7 +48,7 @@ def test_what_sglangs_packing_cannot_bring_across_is_refused(params: dict[str, o
         carried(params)
     with pytest.raises(RequestFieldError, match="SGLANG_USE_PICKLE_IPC=0") as caught:
         refuse_uncarried({"fine": 1, **params})
-    assert caught.value.field == str(next(iter(params)))
+    assert caught.value.field == repr(next(iter(params)))
 
 
 @pytest.mark.usefixtures("packing")
