@@ -218,16 +218,29 @@ def test_a_device_that_was_never_tried_can_be_insisted_on() -> None:
 
 
 @pytest.mark.engine
-def test_a_real_server_refuses_what_is_not_governed(model: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "environment", "name"),
+    [
+        (["--enable-mixed-chunk"], {}, "--enable-mixed-chunk in the overlap loop"),
+        (["--smg-grpc-mode"], {}, "--smg-grpc-mode"),
+        (["--grpc-mode"], {}, "--grpc-mode"),
+        ([], {"SGLANG_RUST_SERVER": "1"}, "SGLANG_RUST_SERVER=1"),
+    ],
+    ids=str,
+)
+def test_a_real_server_refuses_what_is_not_governed(
+    model: Path, arguments: list[str], environment: dict[str, str], name: str
+) -> None:
     with workspace() as folder:
         engine = CpuEngine(
             folder,
             model,
             overlap=True,
             governor={"ENDPOINT": f"ipc://{folder}/c.sock"},
-            arguments=["--enable-mixed-chunk"],
+            arguments=arguments,
+            environment=environment,
         )
-        with engine, pytest.raises(StartFailed, match="--enable-mixed-chunk"):
+        with engine, pytest.raises(StartFailed, match=f"{name}: "):
             engine.wait_ready()
 
 
