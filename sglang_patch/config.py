@@ -60,6 +60,11 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Snapshots without an answer after which the engine stops asking and only probes."""
     breaker_probe_ms: _Milliseconds = 250.0
     """Time between probes of a controller that does not answer."""
+    check_field_names: bool = True
+    """Refuse a request with a field that is almost one of Governor's, or that stands where SGLang
+    drops it."""
+    max_n: Annotated[int, Meta(ge=1)] | None = None
+    """The most samples (``n``) that one request may ask for; as many as SGLang takes by default."""
     policy: _Name = "taper_plus"
     """Policy that an embedded controller starts with."""
     predictor: _Name = "corrected-linear"

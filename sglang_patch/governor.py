@@ -101,6 +101,8 @@ class Tally:
     """Steps at which parking was decided but memory or the batch did not allow it."""
     dropped_ends: int = 0
     """Ends of requests that no controller was told of, as too many waited for one."""
+    ignored_fields: int = 0
+    """Request fields that came unchecked and were of no use."""
 
 
 class EngineGovernor:
@@ -171,6 +173,7 @@ class EngineGovernor:
     ) -> RowRecord:
         """Start a record for a request that is seen for the first time."""
         wishes = terms(custom_params)
+        self.tally.ignored_fields += wishes.ignored_fields
         config = self._config
         if wishes.tpot_slo_s is None:
             wishes = wishes._replace(tpot_slo_s=config.default_tpot_slo_ms / 1e3)

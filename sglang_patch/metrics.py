@@ -62,6 +62,11 @@ class EngineMetrics:
             "Ends of requests that no controller was told of",
             ["dp_rank"],
         ).labels(**labels)
+        self._ignored_fields = prometheus_client.Counter(
+            "governor_ignored_request_fields",
+            "Request fields that reached the scheduler unchecked and were of no use",
+            ["dp_rank"],
+        ).labels(**labels)
         self._connected = prometheus_client.Gauge(
             "governor_connected",
             "1 while a controller answers",
@@ -110,6 +115,7 @@ class EngineMetrics:
         self._raise_to(self._vetoed, "vetoed", tally.vetoed_steps)
         self._raise_to(self._invalid, "invalid", link.invalid_replies)
         self._raise_to(self._dropped_ends, "dropped_ends", tally.dropped_ends)
+        self._raise_to(self._ignored_fields, "ignored_fields", tally.ignored_fields)
         answers = link.state is LinkState.READY and link.breaker.state is BreakerState.CLOSED
         self._connected.set(1 if answers else 0)
 

@@ -12,38 +12,28 @@ protected       boolean: whether nobody may take its memory (default: false)
 expected_tokens integer: how much it will write, as far as its client knows; a hint
 =============== ======================================================================
 
-Requests with ``n > 1`` are grouped on their own. Checked in the tokenizer's process, so that bad
-input is a 400 there and never reaches the scheduler.
+Requests with ``n > 1`` are grouped on their own. Fields are checked in the tokenizer's process, so
+that bad input is a 400 there. The scheduler trusts nothing: :func:`terms` reads what it can use.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sglang_patch.errors import RequestFieldError
+from sglang_patch.fields import FIELDS, TRUNK, check_field
+from sglang_patch.near import SWITCH, near
 
 GROUP_KEY = "_governor_group"
 """Where the scoped group name travels to the scheduler; clients may not set it."""
 ROLE_KEY = "branch_role"
 PROTECTED_KEY = "protected"
 EXPECTED_KEY = "expected_tokens"
-TRUNK = "trunk"
-OPPORTUNISTIC = "opportunistic"
-
-MAX_GROUP_CHARS = 128
-MAX_SLO_MS = 3.6e6
-MAX_EXPECTED_TOKENS = 1 << 20
-MAX_INT = (1 << 63) - 1
-_OURS = (
-    "branch_group",
-    "branch_role",
-    "ttft_slo_ms",
-    "tpot_slo_ms",
-    "protected",
-    "expected_tokens",
-)
-_SCALARS = (type(None), bool, int, float, str)
+MAX_DEPTH = 400
+"""SGLang pickles requests on their way to the scheduler, which fails at some 450 levels."""
+NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class RequestTerms(NamedTuple):
@@ -58,18 +48,41 @@ class RequestTerms(NamedTuple):
     """Never to lose its KV memory for others' sake."""
     expected_tokens: int = 0
     """Output that its client expects; 0: it said nothing."""
+    ignored_fields: int = 0
+    """Fields that nobody had checked and that are of no use."""
 
 
 ALONE = RequestTerms(group="", trunk=False, ttft_slo_s=None, tpot_slo_s=None)
 
 
-def validated(params: Any, *, n: int, request_id: str) -> dict[str, Any] | None:
+class FieldRules(NamedTuple):
+    """What the operator has set for requests."""
+
+    check_names: bool = True
+    """Whether a near miss of a field's name is an error."""
+    max_n: int | None = None
+    """The most samples of one request; None: as many as SGLang takes."""
+
+
+DEFAULT_RULES = FieldRules()
+
+
+def validated(
+    params: Any,
+    *,
+    n: int,
+    request_id: str,
+    headers: Mapping[str, Any] = NO_HEADERS,
+    rules: FieldRules = DEFAULT_RULES,
+) -> dict[str, Any] | None:
     """Check a request's ``custom_params`` and add the group that it belongs to.
 
     Args:
         params: what the client sent, of any type.
         n: parallel samples asked for.
         request_id: unique id of the (parent) request; names the group of ``n > 1`` samples.
+        headers: checked fields from the request's HTTP headers. Fields in ``params`` win.
+        rules: the operator's.
 
     Returns:
         The parameters for the scheduler, or None if there are none.
@@ -77,18 +90,21 @@ def validated(params: Any, *, n: int, request_id: str) -> dict[str, Any] | None:
     Raises:
         RequestFieldError: naming the field; SGLang turns it into HTTP 400.
     """
+    if rules.max_n is not None and n > rules.max_n:
+        raise RequestFieldError("n", f"is {n}; GOVERNOR_MAX_N allows at most {rules.max_n}", "")
+    was_given = params is not None
     if params is None:
         params = {}
     if not isinstance(params, dict):
         raise RequestFieldError("*", f"must be an object, not {type(params).__name__}")
     for key, value in params.items():
-        _check_flat(key, value)
+        _check_name(key, rules)
+        _check_depth(key, value)
+    for name in FIELDS:
+        check_field(name, params.get(name))
+    if headers:
+        params = _with_headers(params, headers, n)
     group = _group(params)
-    for name in ("ttft_slo_ms", "tpot_slo_ms"):
-        _check_slo(name, params.get(name))
-    if not isinstance(params.get(PROTECTED_KEY), bool | None):
-        raise RequestFieldError(PROTECTED_KEY, "must be true or false")
-    _check_expected(params.get(EXPECTED_KEY))
     if n > 1:
         if group is not None:
             raise RequestFieldError(
@@ -98,87 +114,96 @@ def validated(params: Any, *, n: int, request_id: str) -> dict[str, Any] | None:
         return {**params, GROUP_KEY: f"n:{request_id}"}
     if group is not None:
         return {**params, GROUP_KEY: f"g:{group}"}
-    return params or None
+    return params if params or was_given else None
 
 
 def terms(params: Any) -> RequestTerms:
-    """Read the terms of a request in the scheduler, where :func:`validated` has been before."""
-    if not params:
-        return ALONE
-    ttft, tpot = params.get("ttft_slo_ms"), params.get("tpot_slo_ms")
+    """Read the terms of a request in the scheduler, whatever they are; it never raises.
+
+    Requests come checked by :func:`validated`, unless they came by a way that Governor does not
+    know of. A field that breaks its rule counts as left out.
+    """
+    if not isinstance(params, dict):
+        return ALONE if params is None else ALONE._replace(ignored_fields=1)
+    ours = {name: params[name] for name in FIELDS if params.get(name) is not None}
+    usable = {name: value for name, value in ours.items() if _is_usable(name, value)}
+    group = params.get(GROUP_KEY, "")
+    has_group = isinstance(group, str)
+    ttft, tpot = usable.get("ttft_slo_ms"), usable.get("tpot_slo_ms")
     return RequestTerms(
-        group=params.get(GROUP_KEY, ""),
-        trunk=params.get(ROLE_KEY) == TRUNK,
+        group=group if has_group else "",
+        trunk=usable.get(ROLE_KEY) == TRUNK,
         ttft_slo_s=None if ttft is None else ttft / 1e3,
         tpot_slo_s=None if tpot is None else tpot / 1e3,
-        protected=is_protected(params),
-        expected_tokens=params.get(EXPECTED_KEY) or 0,
+        protected=usable.get(PROTECTED_KEY, False),
+        expected_tokens=usable.get(EXPECTED_KEY, 0),
+        ignored_fields=len(ours) - len(usable) + (not has_group),
     )
 
 
 def is_protected(params: Any) -> bool:
     """Whether a request's client asked that its memory is left to it."""
-    return bool(params) and params.get(PROTECTED_KEY) is True
+    return isinstance(params, dict) and params.get(PROTECTED_KEY) is True
 
 
-def _check_flat(key: Any, value: Any) -> None:
-    if not isinstance(key, str):
-        raise RequestFieldError(repr(key)[:64], "names must be strings")
-    if not key:
-        raise RequestFieldError("''", "a name has at least one letter")
-    if key.startswith("_governor"):
-        raise RequestFieldError(key[:64], "names that start with '_governor' are reserved")
-    items: list[Any] = [value]
-    if isinstance(value, dict) and key not in _OURS:
-        if not all(isinstance(name, str) for name in value):
-            raise RequestFieldError(key[:64], "names must be strings")
-        items = list(value.values())
-    elif isinstance(value, list) and key not in _OURS:
-        items = value
-    elif not isinstance(value, _SCALARS):
-        raise RequestFieldError(key[:64], f"must be a plain value, not {type(value).__name__}")
-    for item in items:
-        if not isinstance(item, _SCALARS):
-            raise RequestFieldError(
-                key[:64], "may hold plain values only; SGLang cannot carry deeper nesting"
-            )
-        if isinstance(item, int) and not -MAX_INT - 1 <= item <= MAX_INT:
-            raise RequestFieldError(key[:64], "holds a number that does not fit 64 bits")
+def _is_usable(name: str, value: Any) -> bool:
+    try:
+        check_field(name, value)
+    except RequestFieldError:
+        return False
+    return True
+
+
+def _check_name(name: Any, rules: FieldRules) -> None:
+    """Names that are no strings are let pass: SGLang carries what its offline engine is given."""
+    if not isinstance(name, str):
+        return
+    if name.startswith("_governor"):
+        raise RequestFieldError(name[:64], "names that start with '_governor' are reserved")
+    if rules.check_names and (field := near(name)):
+        raise RequestFieldError(name, f"did you mean {field!r}? {SWITCH}")
+
+
+def _check_depth(key: Any, value: Any) -> None:
+    """Walks level by level, so that neither depth nor a ring can exhaust the stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for item in level for inner in _inner(item)]
+        if not level:
+            return
+    raise RequestFieldError(
+        _shown(key),
+        f"is nested deeper than {MAX_DEPTH} levels, which SGLang cannot send to its scheduler",
+    )
+
+
+def _shown(name: Any) -> str:
+    """A name for an error's text, where even the empty one can be seen."""
+    return name[:64] if isinstance(name, str) and name else repr(name)[:64]
+
+
+def _inner(value: Any) -> list[Any]:
+    """The lists and objects in a list or an object."""
+    if isinstance(value, dict):
+        return [item for item in value.values() if isinstance(item, dict | list)]
+    if isinstance(value, list):
+        return [item for item in value if isinstance(item, dict | list)]
+    return []
+
+
+def _with_headers(params: dict[str, Any], headers: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """The fields of the body, and those of the headers that the body leaves open.
+
+    A group and its role belong together. A body that names a group, or whose samples form one,
+    says who the request belongs to, so that the headers' group and role do not count.
+    """
+    has_group = n > 1 or "branch_group" in params
+    left_out = ("branch_group", "branch_role") if has_group else ()
+    return {name: value for name, value in headers.items() if name not in left_out} | params
 
 
 def _group(params: dict[str, Any]) -> str | None:
-    group, role = params.get("branch_group"), params.get("branch_role")
-    if role not in (None, TRUNK, OPPORTUNISTIC):
-        raise RequestFieldError("branch_role", f"must be {TRUNK!r} or {OPPORTUNISTIC!r}")
-    if group is None:
-        if role is not None:
-            raise RequestFieldError("branch_role", "needs branch_group beside it")
-        return None
-    if not isinstance(group, str) or not 0 < len(group) <= MAX_GROUP_CHARS:
-        raise RequestFieldError(
-            "branch_group", f"must be a string of 1 to {MAX_GROUP_CHARS} characters"
-        )
+    group: str | None = params.get("branch_group")
+    if group is None and params.get("branch_role") is not None:
+        raise RequestFieldError("branch_role", "needs branch_group beside it")
     return group
-
-
-def _check_slo(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RequestFieldError(name, f"must be a number of milliseconds, not {value!r:.40}")
-    if not math.isfinite(value) or not 0 < value <= MAX_SLO_MS:
-        raise RequestFieldError(
-            name, f"must be above 0 and at most {MAX_SLO_MS:g} ms, not {value!r:.40}"
-        )
-
-
-def _check_expected(value: Any) -> None:
-    if value is None:
-        return
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= MAX_EXPECTED_TOKENS:
-        raise RequestFieldError(
-            EXPECTED_KEY,
-            f"must be a whole number of tokens from 1 to {MAX_EXPECTED_TOKENS}, not {value!r:.40}; "
-            "leave it out where nobody knows",
-        )

@@ -3,7 +3,8 @@
 | file | SGLang's target | use |
 |---|---|---|
 | ``startup.py`` | ``ServerArgs.check_server_args``, ``Scheduler.init_request_dispatcher`` | refuse, self-check, connect |
-| ``tokenizer.py`` | ``TokenizerManager._create_tokenized_object`` | check request fields, group samples |
+| ``http.py`` | ``ORJSONRequest.json`` | refuse bad headers and misplaced fields before a stream begins |
+| ``tokenizer.py`` | ``TokenizerManager.generate_request``, ``._create_tokenized_object`` | headers, check request fields, group samples |
 | ``receiving.py`` | ``SchedulerRequestReceiver._pull_raw_reqs`` | plan the coming step, tell every rank |
 | ``decoding.py`` | ``Scheduler.update_running_batch`` | park rows |
 | ``speculation.py`` | ``SpeculativeAlgorithm.create_worker``, ``adaptive_unsupported_reason`` | length of drafts, caps of rows |

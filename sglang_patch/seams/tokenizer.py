@@ -2,9 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
-from sglang_patch.requests import validated
+from sglang_patch import config
+from sglang_patch.headers import fields_in
+from sglang_patch.requests import NO_HEADERS, FieldRules, validated
+from sglang_patch.seams.carrying import refuse_uncarried
+
+_header_fields: ContextVar[Mapping[str, Any]] = ContextVar(
+    "governor_header_fields", default=NO_HEADERS
+)
+"""The fields in the HTTP headers of the request that this task serves.
+
+SGLang tokenizes in the task that calls ``generate_request``, or in tasks that this one starts; both
+see the value. A batch, and the samples of one request, therefore share it.
+"""
+
+
+@cache
+def field_rules() -> FieldRules:
+    """The operator's rules for requests, which hold for the life of the process."""
+    settings = config.load()
+    return FieldRules(check_names=settings.check_field_names, max_n=settings.max_n)
+
+
+def around_generate_request(
+    original: Callable[..., Any], manager: Any, obj: Any, request: Any = None
+) -> Any:
+    """Take note of the request's headers, which SGLang does not hand on.
+
+    ``request`` is None where there is no HTTP: the offline engine, and warm-up. Setting the value
+    at every call keeps one request's headers from the next one of the same task.
+
+    Raises:
+        RequestFieldError: naming a header.
+    """
+    scope = getattr(request, "scope", None)
+    headers = scope.get("headers", ()) if isinstance(scope, dict) else ()
+    _header_fields.set(fields_in(headers, check_names=field_rules().check_names))
+    return original(manager, obj, request)
 
 
 def after_create_tokenized_object(
@@ -18,6 +57,11 @@ def after_create_tokenized_object(
     params = getattr(tokenized, "sampling_params", None)
     if params is None or not hasattr(params, "custom_params"):
         return
+    refuse_uncarried(params.custom_params)
     params.custom_params = validated(
-        params.custom_params, n=params.n or 1, request_id=str(tokenized.rid)
+        params.custom_params,
+        n=params.n or 1,
+        request_id=str(tokenized.rid),
+        headers=_header_fields.get(),
+        rules=field_rules(),
     )

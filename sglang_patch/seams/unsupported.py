@@ -39,6 +39,12 @@ def _drafts_by_model(applies: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return _drafts(lambda args: not ngram.is_asked_for(args) and applies(args))
 
 
+def _is_rust_server() -> bool:
+    from sglang.srt.environ import envs
+
+    return bool(envs.SGLANG_RUST_SERVER.get())
+
+
 RAGGED_ALGORITHMS = ("EMULATED",)
 """Of workers that take any length and any cap without being asked to adapt."""
 GOVERNED_ALGORITHMS = ("EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "NGRAM", *RAGGED_ALGORITHMS)
@@ -72,6 +78,17 @@ REFUSED = (
         _above_one("tokenizer_worker_num"),
         "--tokenizer-worker-num above 1",
         "plugins do not load in tokenizer workers: use 1",
+    ),
+    Refused(
+        _set("smg_grpc_mode"),
+        "--smg-grpc-mode",
+        "its server reads requests by itself, past Governor's checks: use HTTP or --grpc-port",
+    ),
+    Refused(_set("grpc_mode"), "--grpc-mode", "it is another name for --smg-grpc-mode"),
+    Refused(
+        lambda args: _is_rust_server(),
+        "SGLANG_RUST_SERVER=1",
+        "its server reads requests by itself, past Governor's checks: unset it",
     ),
     Refused(
         lambda args: (

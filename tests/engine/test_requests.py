@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 from governor_protos.limits import MAX_COUNT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sglang_patch.errors import RequestFieldError
+from sglang_patch.fields import FIELDS, MAX_EXPECTED_TOKENS, MAX_SLO_MS
 from sglang_patch.requests import (
     GROUP_KEY,
-    MAX_EXPECTED_TOKENS,
+    MAX_DEPTH,
+    FieldRules,
     is_protected,
     terms,
     validated,
@@ -28,7 +29,6 @@ json_values = st.recursive(
     nested,
     max_leaves=8,
 )
-SCALARS = (type(None), bool, int, float, str)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,12 @@ SCALARS = (type(None), bool, int, float, str)
         ({"expected_tokens": "120"}, "expected_tokens"),
         ({"expected_tokens": [120]}, "expected_tokens"),
         ({"expected_tokens": MAX_EXPECTED_TOKENS + 1}, "expected_tokens"),
-        ({"other": {"a": {"b": 1}}}, "other"),
-        ({"other": [[1]]}, "other"),
-        ({"other": 2**70}, "other"),
-        ({"other": [-(2**70)]}, "other"),
+        ({"branch_group": "a", "branch_role": ["trunk"]}, "branch_role"),
+        ({"tpot_slo_ms": 10**400}, "tpot_slo_ms"),
+        ({"tpot_slo_ms": 10**5000}, "tpot_slo_ms"),
+        ({"expected_tokens": 10**5000}, "expected_tokens"),
+        ({"tpot_slo": 40}, "tpot_slo"),
+        ({"branch_grp": "a"}, "branch_grp"),
         ({GROUP_KEY: "stolen"}, GROUP_KEY),
         ("text", "*"),
     ],
@@ -70,19 +72,71 @@ def test_bad_field_is_named(params: object, field: str) -> None:
     assert isinstance(caught.value, ValueError)  # what SGLang answers with 400
 
 
-@given(json_values)
-def test_whatever_passes_is_flat_enough_for_the_scheduler(params: object) -> None:
-    try:
-        passed = validated(params, n=1, request_id="r")
-    except RequestFieldError:
-        return
-    for value in (passed or {}).values():
-        inner = value if isinstance(value, list) else []
-        inner = list(value.values()) if isinstance(value, dict) else inner
-        assert isinstance(value, (dict, list, *SCALARS))
-        assert all(isinstance(item, SCALARS) for item in inner)
-    msgspec.msgpack.encode(passed)
+@given(st.dictionaries(st.text(max_size=8), json_values, max_size=3), st.integers(1, 2))
+def test_other_peoples_parameters_pass_as_they_are(params: dict[str, object], n: int) -> None:
+    """Whatever SGLang carries, the empty name among it: only what is Governor's own is judged."""
+    passed = validated(params, n=n, request_id="r")
+    assert passed is not None
+    assert passed == params | ({GROUP_KEY: "n:r"} if n > 1 else {})
     terms(passed)
+
+
+def nest(depth: int) -> object:
+    value: object = 1
+    for level in range(depth):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
+def test_nesting_that_sglang_could_not_send_is_refused_with_that_reason() -> None:
+    assert validated({"plan": nest(MAX_DEPTH)}, n=1, request_id="r")
+    with pytest.raises(RequestFieldError, match="plan: is nested deeper than 400 levels"):
+        validated({"plan": nest(MAX_DEPTH + 1)}, n=1, request_id="r")
+    ring: list[object] = []
+    ring.append(ring)
+    with pytest.raises(RequestFieldError, match="plan"):
+        validated({"plan": ring}, n=1, request_id="r")
+
+
+def test_more_samples_than_the_operator_allows_are_refused_by_the_settings_name() -> None:
+    rules = FieldRules(max_n=64)
+    assert validated({}, n=64, request_id="r", rules=rules)
+    assert validated({}, n=20_000, request_id="r")
+    with pytest.raises(RequestFieldError, match=r"^n: is 65; GOVERNOR_MAX_N allows at most 64"):
+        validated({}, n=65, request_id="r", rules=rules)
+
+
+def test_near_misses_pass_where_the_operator_lets_them() -> None:
+    rules = FieldRules(check_names=False)
+    params = {"tpot_slo": 40, "branch_grp": "a"}
+    assert validated(params, n=1, request_id="r", rules=rules) == params
+    with pytest.raises(RequestFieldError, match="did you mean 'tpot_slo_ms'"):
+        validated(params, n=1, request_id="r")
+
+
+weird_values = json_values | st.sampled_from([10**400, -(10**5000), b"x", object(), (), {1: 2}])
+
+
+@given(
+    weird_values
+    | st.dictionaries(st.sampled_from([*FIELDS, GROUP_KEY, "other"]), weird_values, max_size=8)
+)
+def test_terms_of_unchecked_parameters_are_usable_or_left_out(params: object) -> None:
+    """The scheduler reads them in its step: it must not raise, and what it reads fits the wire."""
+    read = terms(params)
+    is_protected(params)
+    assert isinstance(read.group, str)
+    assert read.ttft_slo_s is None or 0 < read.ttft_slo_s <= MAX_SLO_MS / 1e3
+    assert read.tpot_slo_s is None or 0 < read.tpot_slo_s <= MAX_SLO_MS / 1e3
+    assert 0 <= read.expected_tokens <= MAX_EXPECTED_TOKENS
+    assert isinstance(read.protected, bool)
+
+
+def test_fields_of_no_use_are_counted() -> None:
+    assert terms({"tpot_slo_ms": "fast", "expected_tokens": 5}).ignored_fields == 1
+    assert terms({"tpot_slo_ms": "fast", "protected": 1, GROUP_KEY: 7}).ignored_fields == 3
+    assert terms("text").ignored_fields == 1
+    assert terms(validated({"tpot_slo_ms": 4, "x": [[1]]}, n=4, request_id="r")).ignored_fields == 0
 
 
 def test_samples_of_one_request_form_a_group_of_their_own() -> None:
@@ -115,8 +169,9 @@ def test_a_tagged_group_cannot_be_combined_with_samples() -> None:
 
 
 def test_other_parameters_pass_untouched() -> None:
-    params = {"thinking_budget": 5, "names": ["a", "b"], "table": {"a": 1}}
+    params = {"thinking_budget": 5, "names": ["a", "b"], "table": {"a": {"b": [[1]]}}, "": 2**70}
     assert validated(params, n=1, request_id="r") == params
+    assert validated({}, n=1, request_id="r") == {}
     assert validated(None, n=1, request_id="r") is None
 
 

@@ -94,6 +94,12 @@ _TEXTS: dict[str, list[bytes]] = {
         b'{"branch_group": "a", "branch_role": "trunk", "ttft_slo_ms": 10, "tpot_slo_ms": 1.5}',
         b'{"protected": true, "expected_tokens": 12, "other": [1, "a"], "more": {"a": null}}',
     ],
+    "request_headers": [
+        b"/generate\nx-governor-branch-group:a\nx-governor-branch-role:trunk\nx-slo-ttft-ms:500"
+        b'\n\n{"text": "a", "sampling_params": {"n": 1, "custom_params": {"tpot_slo_ms": 4}}}',
+        b"/v1/responses\nx-governor-expected-tokens:12\nx-governor-tpot-slo-ms:40.5"
+        b'\n\n{"input": "a", "custom_params": {}}',
+    ],
     "controller_settings": [CONTROLLER],
     "engine_settings": [ENGINE_SIDE],
     "emulation_settings": [

@@ -18,7 +18,9 @@ from controller_service.policies.registry import UnknownPolicy, parse_policy
 from sglang_patch import config as engine_config
 from sglang_patch.emulated import config as emulated_config
 from sglang_patch.errors import ConfigurationError, RequestFieldError
+from sglang_patch.headers import fields_in
 from sglang_patch.keys import read_keys
+from sglang_patch.placing import check_places
 from sglang_patch.requests import terms, validated
 
 
@@ -40,6 +42,21 @@ def request_fields(data: bytes) -> None:
             expect(value is None or 0 < value <= 3600, f"a target of {value}")
         expect(0 <= found.expected_tokens <= 1 << 20, f"expects {found.expected_tokens}")
         expect(isinstance(found.group, str) and len(found.group) <= 130, "group")
+
+
+def request_headers(data: bytes) -> None:
+    """A request: a route, header lines, and after a blank line its body, as JSON."""
+    head, _, body = data.partition(b"\n\n")
+    route, *lines = head.split(b"\n")
+    headers = [(name.lower(), value) for name, _, value in (line.partition(b":") for line in lines)]
+    try:
+        validated(None, n=1, request_id="r", headers=fields_in(headers))
+        check_places(route.decode("latin-1"), json.loads(body))
+    except RequestFieldError as error:
+        expect(bool(error.field), "no field is named")
+        expect(len(str(error)) < 1000, "an error as long as what it is about")
+    except (ValueError, RecursionError):
+        pass  # no JSON: SGLang refuses it first
 
 
 def controller_settings(data: bytes) -> None:

@@ -21,6 +21,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         wire.controller,
         wire.link,
         written.request_fields,
+        written.request_headers,
         written.controller_settings,
         written.engine_settings,
         written.emulation_settings,

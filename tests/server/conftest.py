@@ -7,7 +7,7 @@ can: a scheduler takes a gigabyte.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -56,16 +56,19 @@ def stock_without_penalties(stock_engine: CpuEngine) -> Results:
     return run(stock_engine.url, mixed_requests(REQUESTS, SEED, penalties=False))
 
 
-def _governed(model: Path, *arguments: str, overlap: bool) -> Iterator[GovernedEngine]:
+def _governed(
+    model: Path, *arguments: str, overlap: bool, settings: Mapping[str, str] | None = None
+) -> Iterator[GovernedEngine]:
     with workspace() as folder:
-        governor = {"ENDPOINT": f"ipc://{folder}/controller.sock"}
+        governor = {"ENDPOINT": f"ipc://{folder}/controller.sock", **(settings or {})}
         with CpuEngine(
             folder,
             model,
             governor=governor,
             overlap=overlap,
             arguments=(*QUIET, *arguments),
-            environment=STRICT,
+            # Custom logit processors are imported by the engine.
+            environment={**STRICT, "PYTHONPATH": str(Path(__file__).parent)},
         ) as engine:
             engine.wait_ready()
             yield GovernedEngine(engine, folder)
@@ -73,8 +76,10 @@ def _governed(model: Path, *arguments: str, overlap: bool) -> Iterator[GovernedE
 
 @pytest.fixture(scope="session")
 def normal_engine(model: Path) -> Iterator[GovernedEngine]:
-    """Governed, normal loop."""
-    yield from _governed(model, overlap=False)
+    """Governed, normal loop. Its operator allows 64 samples, and custom logit processors."""
+    yield from _governed(
+        model, "--enable-custom-logit-processor", overlap=False, settings={"MAX_N": "64"}
+    )
 
 
 @pytest.fixture

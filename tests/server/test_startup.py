@@ -148,6 +148,9 @@ UNSUPPORTED = {
     "--enable-prefill-delayer": {"enable_prefill_delayer": True},
     "--scheduler-recv-interval above 1": {"scheduler_recv_interval": 4},
     "--tokenizer-worker-num above 1": {"tokenizer_worker_num": 2},
+    "--smg-grpc-mode": {"smg_grpc_mode": True},
+    "--grpc-mode": {"grpc_mode": True},
+    "SGLANG_RUST_SERVER=1": {},
     "--enable-mixed-chunk in the overlap loop": {"enable_mixed_chunk": True},
     "--speculative-algorithm": {"speculative_algorithm": "DFLASH"},
     "--speculative-algorithm on this version of SGLang": CHAINS,
@@ -187,9 +190,12 @@ def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_unsupported_configuration_is_refused_by_name(name: str, older: pytest.MonkeyPatch) -> None:
     if "version" in name:
         older.setattr(versions, "installed", lambda: "0.5.23")
+    if "=" in name:
+        older.setenv(*name.split("="))
     with pytest.raises(ConfigurationError) as caught:
         refuse_unsupported(SimpleNamespace(**UNSUPPORTED[name]))
     assert name in str(caught.value)
+    older.delenv("SGLANG_RUST_SERVER", raising=False)
     older.setattr(versions, "installed", lambda: "0.5.17")
     refuse_unsupported(SimpleNamespace())
     refuse_unsupported(SimpleNamespace(**CHAINS))
@@ -212,16 +218,29 @@ def test_a_device_that_was_never_tried_can_be_insisted_on() -> None:
 
 
 @pytest.mark.engine
-def test_a_real_server_refuses_what_is_not_governed(model: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "environment", "name"),
+    [
+        (["--enable-mixed-chunk"], {}, "--enable-mixed-chunk in the overlap loop"),
+        (["--smg-grpc-mode"], {}, "--smg-grpc-mode"),
+        (["--grpc-mode"], {}, "--grpc-mode"),
+        ([], {"SGLANG_RUST_SERVER": "1"}, "SGLANG_RUST_SERVER=1"),
+    ],
+    ids=str,
+)
+def test_a_real_server_refuses_what_is_not_governed(
+    model: Path, arguments: list[str], environment: dict[str, str], name: str
+) -> None:
     with workspace() as folder:
         engine = CpuEngine(
             folder,
             model,
             overlap=True,
             governor={"ENDPOINT": f"ipc://{folder}/c.sock"},
-            arguments=["--enable-mixed-chunk"],
+            arguments=arguments,
+            environment=environment,
         )
-        with engine, pytest.raises(StartFailed, match="--enable-mixed-chunk"):
+        with engine, pytest.raises(StartFailed, match=f"{name}: "):
             engine.wait_ready()
 
 
