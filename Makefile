@@ -66,7 +66,7 @@ test-sglang-latest: $(LATEST)/.ready ## what touches SGLang, on the newest versi
 		$(LATEST_TESTS)
 
 # One process: engines of kits take turns, and a kit's own patience suits an idle machine.
-KITS := -m pytest tests/kits/all_kits.py
+KITS := -m pytest -v tests/kits/all_kits.py
 test-sglang-kits: setup $(LATEST)/.ready ## SGLang's own test kits, stock and governed, both versions
 	rc=0; $(BIN)/python $(KITS) || rc=$$?; $(LATEST)/bin/python $(KITS) || rc=$$?; exit $$rc
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kit_engines import Stage
@@ -13,15 +13,17 @@ CELL = "kit_cell"
 """Name of the property of a test's report that holds its cell of the table."""
 
 
-def cell(server: Server, kit: Kit, stage: Stage, result: KitResult, version: str) -> dict[str, Any]:
-    known = result.known(kit, version)
+def cell(
+    server: Server, kit: Kit, stage: Stage, result: KitResult, known: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the table says of one kit on one engine; ``known``: what may fail, and why."""
     return {
         "kit": kit.name,
         "server": server.name,
         "stage": stage.name,
         "tests": len(result.tests),
         "failed": sorted(result.failed),
-        "known": known,
+        "known": dict(known),
         "governed": stage.governed,
         "parked": result.parked_row_steps,
     }
@@ -56,7 +58,7 @@ def _words(cell: dict[str, Any]) -> str:
     words = f"{cell['tests'] - len(failed)} of {cell['tests']}"
     unexpected = sorted(failed - set(cell["known"]))
     if failed:
-        words += f"; {len(failed) - len(unexpected)} fail on stock"
+        words += f"; {len(failed) - len(unexpected)} as on stock"
     if unexpected:
         words += f"; FAILED {', '.join(unexpected)}"
     return words + (f"; p {cell['parked']}" if cell["governed"] else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import unittest
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import openai
 from branch_headers import branches
 from kit_engines import KitEngine
-from kit_table import FAILS_ON_STOCK, Kit
+from kit_table import Kit
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,15 @@ class KitResult:
     """Trace of each test that failed."""
     parked_row_steps: int
 
-    def known(self, kit: Kit, version: str) -> dict[str, str]:
-        """Tests of the kit that are listed as failing on stock, and why."""
-        reasons = {test: _reason(kit, test, version) for test in self.tests}
-        return {test: reason for test, reason in reasons.items() if reason}
+    def listed(self, table: Mapping[str, str], kit: Kit, version: str) -> dict[str, str]:
+        """Tests of the kit that ``table`` names, and why."""
+        found: dict[str, str] = {}
+        for test in self.tests:
+            name = f"{kit.mixin}.{test}"
+            reason = table.get(name) or table.get(f"{version} {name}")
+            if reason:
+                found[test] = reason
+        return found
 
 
 def run_kit(kit: Kit, target: KitEngine) -> KitResult:
@@ -70,8 +76,3 @@ def _fixture(kit: Kit) -> tuple[type, ...]:
 def _test_name(failure: unittest.TestCase) -> str:
     """Name of the method. A subtest says which test it belongs to."""
     return str(getattr(failure, "test_case", failure)._testMethodName)
-
-
-def _reason(kit: Kit, test: str, version: str) -> str:
-    name = f"{kit.mixin}.{test}"
-    return FAILS_ON_STOCK.get(name) or FAILS_ON_STOCK.get(f"{version} {name}", "")

@@ -6,6 +6,7 @@ kit itself offers to the classes that mix it in.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,10 +53,32 @@ class Server:
 
 _EAGLE_HELPERS = "spec_eagle_fixture:SpecEagleServerBase"
 
+
+def _schema(*words: str) -> str:
+    """The kits' own schema, with an end to each value: the tiny model would not end them itself."""
+    properties: dict[str, Any] = {
+        word: {"type": "string", "pattern": "^[a-z]{1,8}$"} for word in words
+    }
+    properties["population"] = {"type": "integer", "minimum": 0, "maximum": 99_999_999}
+    return json.dumps(
+        {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+    )
+
+
 BASIC_API = Kit("basic_api_contract_kit", "BasicAPIContractMixin")
 STRESS = Kit("basic_scheduler_stress_kit", "BasicSchedulerStressMixin", crowded=True)
 REGEX = Kit("regex_constrained_kit", "RegexConstrainedMixin", crowded=True)
-JSON = Kit("json_constrained_kit", "JSONConstrainedMixin", crowded=True)
+JSON = Kit(
+    "json_constrained_kit",
+    "JSONConstrainedMixin",
+    crowded=True,
+    tuned={"json_schema": _schema("name")},
+)
 ABORT_ALL = Kit(
     "abort_timeout_kit", "AbortAllMixin", crowded=True, tuned={"abort_all_max_new_tokens": 4000}
 )
@@ -152,7 +175,12 @@ SERVERS = (
                 fixture=_EAGLE_HELPERS,
             ),
             Kit("spec_server_kits", "SpecHiddenStatesKit", fixture=_EAGLE_HELPERS),
-            Kit("spec_server_kits", "SpecGrammarKit", fixture=_EAGLE_HELPERS),
+            Kit(
+                "spec_server_kits",
+                "SpecGrammarKit",
+                fixture=_EAGLE_HELPERS,
+                tuned={"grammar_json_schema": _schema("name", "country", "capital")},
+            ),
         ),
         arguments=("--grammar-backend", "llguidance", "--enable-return-hidden-states"),
         drafts=True,
@@ -173,6 +201,16 @@ FAILS_ON_STOCK = {
     ),
 }
 """`mixin.test`, with a version before it where only that one fails, and why."""
+
+_ENDLESS = "the tiny model may not end what the grammar lets go on, which 128 tokens then cut"
+
+BY_CHANCE = {
+    "RegexConstrainedMixin.test_regex_generate_complex_json": _ENDLESS,
+    "RegexConstrainedMixin.test_regex_generate_custom_log_format": _ENDLESS,
+    "EBNFConstrainedMixin.test_ebnf_generate_complex_json": _ENDLESS,
+    "EBNFConstrainedMixin.test_ebnf_generate_custom_log_format": _ENDLESS,
+}
+"""The same of tests that draw at random, and so fail on stock in some runs and not in others."""
 
 _DATA = "needs a data set and a model that scores in it"
 _GPU = "measures a GPU"
