@@ -58,7 +58,7 @@ $(LATEST)/.ready: requirements/sglang-latest.txt pyproject.toml | $(UV)
 # aborts in flight; request fields; faults; prefill and retraction by order; the emulated engine.
 LATEST_TESTS := tests/platforms tests/engine tests/emulated \
 	--ignore tests/emulated/test_eval_on_emulated_engine.py \
-	$(addprefix tests/server/test_,startup.py equality.py request_fields.py faults.py \
+	$(addprefix tests/server/test_,startup.py equality.py request_fields.py request_headers.py faults.py \
 	governed_prefill.py parallel.py)
 
 test-sglang-latest: $(LATEST)/.ready ## what touches SGLang, on the newest version it is checked with

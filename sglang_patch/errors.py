@@ -8,8 +8,15 @@ class ConfigurationError(ValueError):
 
 
 class RequestFieldError(ValueError):
-    """A request carries a field that Governor cannot accept; SGLang answers HTTP 400 with it."""
+    """A request carries a field that Governor cannot accept; SGLang answers HTTP 400 with it.
 
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"custom_params.{field}: {problem}")
+    Args:
+        field: name of the field or of the header.
+        problem: what is wrong with it, and the remedy.
+        place: where the field stands, as it is written before its name.
+    """
+
+    def __init__(self, field: str, problem: str, place: str = "custom_params.") -> None:
+        super().__init__(f"{place}{field}: {problem}")
         self.field = field
+        self.problem = problem

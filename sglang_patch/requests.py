@@ -19,6 +19,8 @@ input is a 400 there and never reaches the scheduler.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sglang_patch.errors import RequestFieldError
@@ -43,6 +45,7 @@ _OURS = (
     "protected",
     "expected_tokens",
 )
+NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 _SCALARS = (type(None), bool, int, float, str)
 
 
@@ -63,13 +66,16 @@ class RequestTerms(NamedTuple):
 ALONE = RequestTerms(group="", trunk=False, ttft_slo_s=None, tpot_slo_s=None)
 
 
-def validated(params: Any, *, n: int, request_id: str) -> dict[str, Any] | None:
+def validated(
+    params: Any, *, n: int, request_id: str, headers: Mapping[str, Any] = NO_HEADERS
+) -> dict[str, Any] | None:
     """Check a request's ``custom_params`` and add the group that it belongs to.
 
     Args:
         params: what the client sent, of any type.
         n: parallel samples asked for.
         request_id: unique id of the (parent) request; names the group of ``n > 1`` samples.
+        headers: checked fields from the request's HTTP headers. Fields in ``params`` win.
 
     Returns:
         The parameters for the scheduler, or None if there are none.
@@ -83,12 +89,11 @@ def validated(params: Any, *, n: int, request_id: str) -> dict[str, Any] | None:
         raise RequestFieldError("*", f"must be an object, not {type(params).__name__}")
     for key, value in params.items():
         _check_flat(key, value)
+    for name in _OURS:
+        check_field(name, params.get(name))
+    if headers:
+        params = _with_headers(params, headers, n)
     group = _group(params)
-    for name in ("ttft_slo_ms", "tpot_slo_ms"):
-        _check_slo(name, params.get(name))
-    if not isinstance(params.get(PROTECTED_KEY), bool | None):
-        raise RequestFieldError(PROTECTED_KEY, "must be true or false")
-    _check_expected(params.get(EXPECTED_KEY))
     if n > 1:
         if group is not None:
             raise RequestFieldError(
@@ -146,24 +151,50 @@ def _check_flat(key: Any, value: Any) -> None:
             raise RequestFieldError(key[:64], "holds a number that does not fit 64 bits")
 
 
+def check_field(name: str, value: Any) -> None:
+    """Check the value of one of Governor's fields by itself; None is as good as left out.
+
+    Raises:
+        RequestFieldError: naming the field.
+    """
+    if value is not None:
+        _CHECKS[name](name, value)
+
+
+def _with_headers(params: dict[str, Any], headers: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """The fields of the body, and those of the headers that the body leaves open.
+
+    A group and its role belong together. A body that names a group, or whose samples form one,
+    says who the request belongs to, so that the headers' group and role do not count.
+    """
+    has_group = n > 1 or "branch_group" in params
+    left_out = ("branch_group", "branch_role") if has_group else ()
+    return {name: value for name, value in headers.items() if name not in left_out} | params
+
+
 def _group(params: dict[str, Any]) -> str | None:
-    group, role = params.get("branch_group"), params.get("branch_role")
-    if role not in (None, TRUNK, OPPORTUNISTIC):
-        raise RequestFieldError("branch_role", f"must be {TRUNK!r} or {OPPORTUNISTIC!r}")
-    if group is None:
-        if role is not None:
-            raise RequestFieldError("branch_role", "needs branch_group beside it")
-        return None
-    if not isinstance(group, str) or not 0 < len(group) <= MAX_GROUP_CHARS:
-        raise RequestFieldError(
-            "branch_group", f"must be a string of 1 to {MAX_GROUP_CHARS} characters"
-        )
+    group: str | None = params.get("branch_group")
+    if group is None and params.get("branch_role") is not None:
+        raise RequestFieldError("branch_role", "needs branch_group beside it")
     return group
 
 
+def _check_group(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_GROUP_CHARS:
+        raise RequestFieldError(name, f"must be a string of 1 to {MAX_GROUP_CHARS} characters")
+
+
+def _check_role(name: str, value: Any) -> None:
+    if value not in (TRUNK, OPPORTUNISTIC):
+        raise RequestFieldError(name, f"must be {TRUNK!r} or {OPPORTUNISTIC!r}")
+
+
+def _check_protected(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise RequestFieldError(name, "must be true or false")
+
+
 def _check_slo(name: str, value: Any) -> None:
-    if value is None:
-        return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RequestFieldError(name, f"must be a number of milliseconds, not {value!r:.40}")
     if not math.isfinite(value) or not 0 < value <= MAX_SLO_MS:
@@ -172,13 +203,21 @@ def _check_slo(name: str, value: Any) -> None:
         )
 
 
-def _check_expected(value: Any) -> None:
-    if value is None:
-        return
+def _check_expected(name: str, value: Any) -> None:
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if not is_number or not 0 < value <= MAX_EXPECTED_TOKENS:
         raise RequestFieldError(
-            EXPECTED_KEY,
+            name,
             f"must be a whole number of tokens from 1 to {MAX_EXPECTED_TOKENS}, not {value!r:.40}; "
             "leave it out where nobody knows",
         )
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
+    "branch_group": _check_group,
+    ROLE_KEY: _check_role,
+    "ttft_slo_ms": _check_slo,
+    "tpot_slo_ms": _check_slo,
+    PROTECTED_KEY: _check_protected,
+    EXPECTED_KEY: _check_expected,
+}

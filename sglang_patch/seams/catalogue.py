@@ -1,4 +1,7 @@
-"""Every hook of Governor: the list that a new seam is added to."""
+"""Every hook of Governor: the list that a new seam is added to.
+
+Those of the HTTP server are in :mod:`sglang_patch.seams.http`.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,13 @@ HOOKS = (
         startup.after_add_cli_args,
         "after",
         ("parser",),
+        _LAUNCHER,
+    ),
+    Hook(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",
+        tokenizer.around_generate_request,
+        "around",
+        ("self", "obj", "request"),
         _LAUNCHER,
     ),
     Hook(

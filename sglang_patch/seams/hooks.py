@@ -31,19 +31,26 @@ _registered: list[Hook] = []
 
 
 def register_all(hooks: Iterable[Hook]) -> None:
-    """Register hooks with SGLang's registry.
+    """Register hooks with SGLang's registry, those that are not registered yet.
 
     Raises:
         ConfigurationError: a target is gone or takes other parameters, named.
     """
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    hooks = list(hooks)
+    hooks = [hook for hook in hooks if hook not in _registered]
     for hook in hooks:
         _require_target(hook)
     for hook in hooks:
         HookRegistry.register(hook.target, hook.function, HookType(hook.kind))
     _registered.extend(hooks)
+
+
+def apply() -> None:
+    """Apply hooks that were registered after SGLang had loaded its plugins."""
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    HookRegistry.apply_hooks()
 
 
 def require_applied(process: str) -> None:

@@ -21,6 +21,7 @@ from sglang_patch.holds import HoldMeter
 from sglang_patch.link import ControllerLink
 from sglang_patch.seams import (
     device,
+    http,
     prefilling,
     retracting,
     runtime,
@@ -55,6 +56,7 @@ def after_check_server_args(returned: Any, server_args: Any) -> None:
     """Launcher: refuse what is not governed, check the hooks, start an embedded controller."""
     settings = config.load()
     refuse_unsupported(server_args, allow_untried=settings.allow_untried_device)
+    http.hook_if_serving()
     require_applied("launcher")
     if settings.endpoint == config.EMBEDDED:
         embedded.start(settings)
