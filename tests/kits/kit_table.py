@@ -51,6 +51,9 @@ class Server:
     versions: tuple[str, ...] = (OLDEST, NEWEST)
 
 
+GRAMMARS = ("--grammar-backend", "llguidance", "--constrained-json-disable-any-whitespace")
+"""xgrammar asks for a CUDA driver and ends an engine on a CPU. The tiny model, once it may write a
+space, may write nothing else."""
 _EAGLE_HELPERS = "spec_eagle_fixture:SpecEagleServerBase"
 
 
@@ -71,7 +74,12 @@ def _schema(*words: str) -> str:
 
 
 BASIC_API = Kit("basic_api_contract_kit", "BasicAPIContractMixin")
-STRESS = Kit("basic_scheduler_stress_kit", "BasicSchedulerStressMixin", crowded=True)
+STRESS = Kit(
+    "basic_scheduler_stress_kit",
+    "BasicSchedulerStressMixin",
+    crowded=True,
+    tests=("test_streaming_response", "test_concurrent_requests"),
+)
 REGEX = Kit("regex_constrained_kit", "RegexConstrainedMixin", crowded=True)
 JSON = Kit(
     "json_constrained_kit",
@@ -79,9 +87,7 @@ JSON = Kit(
     crowded=True,
     tuned={"json_schema": _schema("name")},
 )
-ABORT_ALL = Kit(
-    "abort_timeout_kit", "AbortAllMixin", crowded=True, tuned={"abort_all_max_new_tokens": 4000}
-)
+ABORT_ALL = Kit("abort_timeout_kit", "AbortAllMixin", crowded=True)
 PAUSE = Kit(
     "pause_generation_kit", "PauseResumeInPlaceMixin", crowded=True, tuned={"pause_duration": 2}
 )
@@ -108,13 +114,21 @@ SERVERS = (
             Kit("anthropic_messages_kit", "AnthropicMessagesMixin", versions=(NEWEST,)),
             ABORT_ALL,
             PAUSE,
-            Kit("streaming_session_kit", "StreamingSessionKitMixin", crowded=True),
+            Kit(
+                "streaming_session_kit",
+                "StreamingSessionKitMixin",
+                crowded=True,
+                # What the kit of 0.5.23 allows by itself: a turn's last token has no KV yet.
+                tuned={"kv_inherit_offsets": (0, -1)},
+            ),
         ),
-        # xgrammar asks for a CUDA driver, and ends an engine on a CPU.
         arguments=(
-            *("--grammar-backend", "llguidance"),
+            *GRAMMARS,
             *("--enable-streaming-session", "--chunked-prefill-size", "512"),
+            # Kits ask for as much as 100,000 tokens, and abort.
+            *("--context-length", "131072", "--max-running-requests", "64"),
         ),
+        environment={"SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1"},
     ),
     Server(
         "short sessions",
@@ -164,14 +178,21 @@ SERVERS = (
     Server(
         "drafts",
         (
-            Kit("spec_server_kits", "SpecCorrectnessKit", crowded=True, fixture=_EAGLE_HELPERS),
+            Kit(
+                "spec_server_kits",
+                "SpecCorrectnessKit",
+                crowded=True,
+                fixture=_EAGLE_HELPERS,
+                # The tiny head guesses a little, and only of what it was trained on.
+                tuned={"acc_length_thres": 1.0, "batch_accept_len_thres": 1.0},
+            ),
             Kit("spec_server_kits", "SpecLogprobKit", crowded=True, fixture=_EAGLE_HELPERS),
             Kit("spec_server_kits", "SpecPenaltyKit", crowded=True, fixture=_EAGLE_HELPERS),
             Kit(
                 "spec_server_kits",
                 "SpecFeatureKit",
                 crowded=True,
-                tests=("test_request_abort", "test_constrained_decoding"),
+                tests=("test_request_abort",),
                 fixture=_EAGLE_HELPERS,
             ),
             Kit("spec_server_kits", "SpecHiddenStatesKit", fixture=_EAGLE_HELPERS),
@@ -182,7 +203,7 @@ SERVERS = (
                 tuned={"grammar_json_schema": _schema("name", "country", "capital")},
             ),
         ),
-        arguments=("--grammar-backend", "llguidance", "--enable-return-hidden-states"),
+        arguments=(*GRAMMARS, "--enable-return-hidden-states"),
         drafts=True,
         versions=(OLDEST,),
     ),
@@ -196,8 +217,8 @@ FAILS_ON_STOCK = {
     "BasicDecodeCorrectnessMixin.test_color_completion": _KNOWS,
     "BasicSchedulerStressMixin.test_streaming_response": _KNOWS,
     "BasicSchedulerStressMixin.test_concurrent_requests": _KNOWS,
-    "BasicSchedulerStressMixin.test_long_prompt": (
-        "its prompt takes the tiny model's tokenizer more tokens than the model's context has"
+    "MatchedStopMixin.test_finish_stop_regex_str": (
+        "the tiny model ends its text before it has written a word that the pattern matches"
     ),
 }
 """`mixin.test`, with a version before it where only that one fails, and why."""
@@ -229,11 +250,17 @@ LEFT_OUT = {
     "perf_bench_kit": _GPU,
     "vlm_perf_kit": _GPU,
     "dsa_metadata_kit": _GPU,
+    "basic_scheduler_stress_kit:BasicSchedulerStressMixin.test_long_prompt": (
+        "prefill of its 16,837 tokens takes SGLang's torch attention many minutes on a CPU"
+    ),
     "spec_decoding_kit": "asserts tokens a second",
     "spec_server_kits:SpecPerfKit": "asserts tokens a second",
     "spec_server_kits:SpecParityKit": (
         "starts an engine of its own, by options that the CPU platform refuses; "
         "tests/server/test_governed_speculation.py compares the tokens"
+    ),
+    "spec_server_kits:SpecFeatureKit.test_constrained_decoding": (
+        "asks for an object of any length, which the tiny model writes to the end of its context"
     ),
     "spec_server_kits:SpecSamplingMaskKit": (
         "is new in 0.5.23, where SGLang's workers draft on no CPU"
