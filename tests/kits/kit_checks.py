@@ -35,6 +35,11 @@ def check_kit(
         assert not passed, f"{passed} passed on stock: take them off FAILS_ON_STOCK"
     if target.stage.governed and kit.crowded:
         assert result.parked_row_steps > 0, "void: nothing was parked while the kit ran"
+    assert_serves(target)
+
+
+def assert_serves(target: KitEngine) -> None:
+    """The engine is there and answers. Idle, it has checked its pools, and ends if they leak."""
     assert target.engine.is_running(), f"the engine has ended:\n{target.engine.log_tail()}"
     with urllib.request.urlopen(f"{target.engine.url}/health_generate", timeout=60) as reply:
         assert reply.status == 200

@@ -7,7 +7,7 @@ from typing import Any
 
 from kit_engines import Stage
 from kit_runs import KitResult
-from kit_table import LEFT_OUT, Kit, Server
+from kit_table import LEFT_OUT, SERVERS, Kit, Server
 
 CELL = "kit_cell"
 """Name of the property of a test's report that holds its cell of the table."""
@@ -31,8 +31,10 @@ def cell(
 
 def table(version: str, cells: Sequence[dict[str, Any]]) -> str:
     """Kits by configurations, then what fails on stock and what was left out, each with why."""
-    stages = list(dict.fromkeys(cell["stage"] for cell in cells))
-    rows = list(dict.fromkeys((cell["kit"], cell["server"]) for cell in cells))
+    stages = sorted({cell["stage"] for cell in cells}, reverse=True)
+    shown = {(cell["kit"], cell["server"]) for cell in cells}
+    rows = [(kit.name, server.name) for server in SERVERS for kit in server.kits]
+    rows = [row for row in rows if row in shown]
     words = {(cell["kit"], cell["server"], cell["stage"]): _words(cell) for cell in cells}
     lines = [
         f"SGLang {version}: tests passed of those run; p: row-steps that were parked meanwhile.",
