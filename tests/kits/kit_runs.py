@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import unittest
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import openai
 from branch_headers import branches
+from company import company
 from kit_engines import KitEngine
 from kit_table import Kit
 
@@ -38,9 +40,11 @@ def run_kit(kit: Kit, target: KitEngine) -> KitResult:
     case = _case(kit, target)
     tests = kit.tests or tuple(unittest.TestLoader().getTestCaseNames(case))
     before, result = target.parked_row_steps(), unittest.TestResult()
-    for test in tests:
-        with branches(f"{kit.mixin}.{test}"):
-            case(test).run(result)
+    beside = contextlib.nullcontext() if kit.crowded or kit.alone else company(target.engine.url)
+    with beside:
+        for test in tests:
+            with branches(f"{kit.mixin}.{test}"):
+                case(test).run(result)
     failed = {_test_name(failure): trace for failure, trace in (*result.failures, *result.errors)}
     return KitResult(tests, failed, target.parked_row_steps() - before)
 

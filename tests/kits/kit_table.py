@@ -22,7 +22,10 @@ class Kit:
     module: str
     mixin: str
     crowded: bool = False
-    """Whether several of its requests run at once. Then some must have been parked."""
+    """Whether several of its requests run at once, of which some may be parked. If not, plain
+    branches of ours run beside the kit. Either way rows must have been parked meanwhile."""
+    alone: bool = False
+    """Whether the engine has no room for others beside it, so that nothing can be parked."""
     tests: tuple[str, ...] = ()
     """The only tests to run; empty: all."""
     tuned: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +83,8 @@ STRESS = Kit(
     crowded=True,
     tests=("test_streaming_response", "test_concurrent_requests"),
 )
-REGEX = Kit("regex_constrained_kit", "RegexConstrainedMixin", crowded=True)
+# Rows with a grammar are never parked.
+REGEX = Kit("regex_constrained_kit", "RegexConstrainedMixin")
 JSON = Kit(
     "json_constrained_kit",
     "JSONConstrainedMixin",
@@ -110,7 +114,7 @@ SERVERS = (
             REGEX,
             JSON,
             Kit("json_mode_kit", "JSONModeMixin", versions=(NEWEST,)),
-            Kit("ebnf_constrained_kit", "EBNFConstrainedMixin", crowded=True),
+            Kit("ebnf_constrained_kit", "EBNFConstrainedMixin"),
             Kit("anthropic_messages_kit", "AnthropicMessagesMixin", versions=(NEWEST,)),
             ABORT_ALL,
             PAUSE,
@@ -166,7 +170,7 @@ SERVERS = (
     Server(
         "waiting",
         # One row at a time runs, so that there is nothing to park.
-        (Kit("abort_timeout_kit", "WaitingTimeoutMixin"),),
+        (Kit("abort_timeout_kit", "WaitingTimeoutMixin", alone=True),),
         arguments=("--max-running-requests", "1"),
         environment={"SGLANG_REQ_WAITING_TIMEOUT": "1"},
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 from kit_table import LEFT_OUT, SERVERS
 
 
-def tests_installed() -> list[str]:
+def installed_tests() -> list[str]:
     """`module:class.test` for each test of each kit, and `module` for a kit without any class."""
     sglang = importlib.util.find_spec("sglang")
     assert sglang is not None and sglang.submodule_search_locations

@@ -12,7 +12,7 @@ import pytest
 from kit_checks import check_kit
 from kit_engines import KitEngine, Stage, kit_engine
 from kit_table import ABORT_ALL, BASIC_API, JSON, REGEX, SERVERS, STRESS, Kit
-from kits_installed import tests_installed, without_a_word
+from kits_installed import installed_tests, without_a_word
 
 PLAIN = SERVERS[0]
 
@@ -35,8 +35,8 @@ def test_kits_pass_while_half_of_all_branches_are_parked(
 
 
 def test_every_test_of_a_kit_is_run_or_left_out_with_a_reason() -> None:
-    assert len(tests_installed()) > 80
-    assert without_a_word(tests_installed()) == []
+    assert len(installed_tests()) > 80
+    assert without_a_word(installed_tests()) == []
 
 
 def test_a_test_that_nobody_has_spoken_of_is_found() -> None:
