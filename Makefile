@@ -15,8 +15,8 @@ export PYTHONDONTWRITEBYTECODE :=
 WITH_MAKE := $(shell setpriv --pdeathsig TERM true 2>/dev/null && echo setpriv --pdeathsig TERM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models demo serve test test-sglang-latest bench fuzz readme lint format \
-	requirements clean
+.PHONY: help setup models demo serve test test-sglang-latest test-sglang-kits bench fuzz readme \
+	lint format requirements clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -71,6 +71,11 @@ LATEST_TESTS := tests/platforms tests/engine tests/emulated \
 test-sglang-latest: $(LATEST)/.ready ## what touches SGLang, on the newest version it is checked with
 	$(LATEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		$(LATEST_TESTS)
+
+# One process: engines of kits take turns, and a kit's own patience suits an idle machine.
+KITS := -m pytest -v tests/kits/all_kits.py
+test-sglang-kits: setup $(LATEST)/.ready ## SGLang's own test kits, stock and governed, both versions
+	rc=0; $(BIN)/python $(KITS) || rc=$$?; $(LATEST)/bin/python $(KITS) || rc=$$?; exit $$rc
 
 bench: setup ## decision latency and overhead on this machine
 	exec $(WITH_MAKE) $(BIN)/governor bench decision --json build/bench/decision.json
