@@ -125,7 +125,7 @@ def _report(
     off, stock, governed = summaries
     verdict = judge(off, stock, governed, turns, load.tpot_slo_ms)
     report = {
-        "verdict": verdict.outcome,
+        "verdict": verdict.outcome.value,
         "sentence": verdict.sentence,
         "policies": msgspec.to_builtins(summaries),
         "workload": load.describe(),
@@ -149,16 +149,23 @@ def _report(
         write_json(report, json_path)
     plot_turns(_shown(turns), settings.scale, load.tpot_slo_ms, folder / "turns.png")
     show(console, summaries, report)
-    console.print(f"report {folder / 'report.json'}, plot {folder / 'turns.png'}", soft_wrap=True)
-    console.print(f"verdict: {verdict.outcome}", highlight=False)
-    console.print(verdict.sentence, highlight=False, soft_wrap=True)
+    written = f"Report: {folder / 'report.json'}. Plot: {folder / 'turns.png'}."
+    console.print(written, highlight=False, soft_wrap=True)
+    conclude(console, report)
 
 
 def show(console: Console, summaries: list[Summary], report: dict[str, Any]) -> None:
     """Print the table, its terms and the load."""
-    console.print(render(summaries, title_of(report)))
-    console.print(terms(), highlight=False, soft_wrap=True)
-    console.print(f"load: {report['workload']}", highlight=False, soft_wrap=True)
+    console.print(title_of(report), highlight=False)
+    console.print(render(summaries))
+    console.print(terms(), highlight=False)
+    console.print(f"Load: {report['workload']}.", highlight=False)
+
+
+def conclude(console: Console, report: dict[str, Any]) -> None:
+    """Print the verdict: a line that is easily found, then what a user gets."""
+    console.print(f"verdict: {report['verdict']}", highlight=False)
+    console.print(report["sentence"], highlight=False)
 
 
 def title_of(report: dict[str, Any]) -> str:
@@ -168,7 +175,7 @@ def title_of(report: dict[str, Any]) -> str:
     known = "measured" if profile.measured else "modelled, not measured"
     return (
         f"Stock SGLang with the step times of {profile.name} ({known}), "
-        f"slowed down {arguments['scale']:g} times; all times are the GPU's"
+        f"slowed down {arguments['scale']:g} times. All times are the GPU's."
     )
 
 

@@ -29,6 +29,8 @@ ROWS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
 )
 
 TERMS: tuple[tuple[str, str], ...] = (
+    ("p50 / p99", "half, and 99 of 100, are below this"),
+    ("branching request", "one that asks for several samples (branches) of one prompt: n = 16"),
     ("row", "one sequence in the batch: a chat is one row, n = 16 samples are 16 rows"),
     (
         "parked",
@@ -49,9 +51,9 @@ TERMS: tuple[tuple[str, str], ...] = (
 )
 
 
-def render(summaries: Sequence[Summary], title: str) -> Table:
+def render(summaries: Sequence[Summary]) -> Table:
     """Policies side by side."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("")
     for summary in summaries:
         name = NAMES.get(summary.policy)
@@ -62,7 +64,9 @@ def render(summaries: Sequence[Summary], title: str) -> Table:
     return table
 
 
-def terms() -> str:
-    """What the table's words mean, a line each."""
-    width = max(len(term) for term, _ in TERMS)
-    return "\n".join(f"{term:<{width}}  {meaning}" for term, meaning in TERMS)
+def terms() -> Table:
+    """What the table's words mean."""
+    grid = Table.grid(padding=(0, 2))
+    for term, meaning in TERMS:
+        grid.add_row(term, meaning)
+    return grid
