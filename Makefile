@@ -33,7 +33,7 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml | $(UV)
 models: setup ## train the tiny models (once; about two minutes, cached)
 	$(BIN)/python -m governor_bench.tiny_models
 
-demo: setup ## what Governor does for users, on a CPU, in a few minutes
+demo: setup ## what users get with and without Governor, on a CPU that plays a GPU
 	$(BIN)/governor demo --folder build/demo
 
 serve: setup ## engine and controller on a CPU, left running for you to try
