@@ -36,7 +36,7 @@ def simulated(policy: str, seed: int) -> Turn:
         SimConfig(limits=limits),
         seed=seed,
     )
-    served = [item for item in result.served if item.sent_s >= FROM_S]
+    served = DemoLoad().judged([item for item in result.served if item.sent_s >= FROM_S])
     nothing = GovernorCounters({}, {}, 0, 0, 0, True)
     return Turn.of(policy, seed, served, {}, nothing, [], {"p50": 0.0, "p99": 0.0}, 0.0, 0.0)
 
@@ -72,5 +72,5 @@ def test_policies_meet_equal_arrivals_and_no_chat_of_another_turn() -> None:
 
 def test_every_number_of_the_load_is_told() -> None:
     text = DemoLoad().describe()
-    for word in ("25 chats", "n = 16", "10240 tokens", "0, 1.5, 3 s", "50 ms per token"):
+    for word in ("25 chats", "n = 16", "10240 tokens", "0, 1.5, 3 s", "50 ms per token", "45 ms"):
         assert word in text

@@ -94,6 +94,7 @@ class Turn(msgspec.Struct, frozen=True):
                 "outcomes": counters.outcomes,
                 "falls": {name: count for name, count in counters.falls.items() if count},
                 "parked_row_steps": counters.parked_row_steps,
+                "prefill_steps": sum(step["kind"] != DECODE for step in steps),
             },
             list(steps),
             turnaround_us,

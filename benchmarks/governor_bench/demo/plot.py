@@ -10,7 +10,7 @@ from governor_bench.demo.measure import DECODE, Turn
 from governor_bench.demo.table import NAMES
 
 
-def plot_turns(turns: Sequence[Turn], scale: float, tpot_slo_ms: float, path: Path) -> None:
+def plot_turns(turns: Sequence[Turn], scale: float, promised_ms: float, path: Path) -> None:
     """Draw one turn of each policy over the same arrivals, one column a policy.
 
     Args:
@@ -36,8 +36,8 @@ def plot_turns(turns: Sequence[Turn], scale: float, tpot_slo_ms: float, path: Pa
                 s=18,
                 label=f"target {label}: {len(shown)}",
             )
-        chats.axhline(tpot_slo_ms, color="C3", ls="--", lw=1)
-        chats.set_ylim(0, 2.5 * tpot_slo_ms)
+        chats.axhline(promised_ms, color="C3", ls="--", lw=1)
+        chats.set_ylim(0, 2.5 * promised_ms)
         chats.set_xlabel("a chat's arrival, s")
         chats.legend(loc="upper right", fontsize=8)
         steps = [step for step in turn.steps if step["kind"] == DECODE]
@@ -54,8 +54,8 @@ def plot_turns(turns: Sequence[Turn], scale: float, tpot_slo_ms: float, path: Pa
         measured_ms = [1e3 * step["latency_s"] / scale for step in steps]
         time.plot(at, measured_ms, lw=0.8, label="measured")
         time.plot(at, [_predicted_ms(step) / scale for step in steps], lw=0.8, label="predicted")
-        time.axhline(tpot_slo_ms, color="C3", ls="--", lw=1, label="target per token")
-        time.set_ylim(0, 3 * tpot_slo_ms)
+        time.axhline(promised_ms, color="C3", ls="--", lw=1, label="target per token")
+        time.set_ylim(0, 3 * promised_ms)
         time.set_xlabel("decode step")
     for row, label in enumerate(("chat, ms per token", "rows", "step time, ms")):
         axes[row][0].set_ylabel(label)

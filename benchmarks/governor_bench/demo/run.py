@@ -23,7 +23,7 @@ from governor_bench.eval.emulated_pair import EmulatedPair, emulated_pair
 POLICIES = OFF, STOCK, GOVERNED = ("off", "eager", "taper_plus")
 PROFILE = "qwen3-32b-h200"
 PREDICTOR = "corrected-linear"
-SCALE = 2.0
+SCALE = 1.5
 """By which the emulated GPU is slower than the real one, so that the host keeps up with it."""
 CHUNK_TOKENS = 2048
 MOST_ROWS = 256
@@ -102,7 +102,7 @@ def _turn(pair: EmulatedPair, load: DemoLoad, policy: str, seed: int, number: in
     return Turn.of(
         policy,
         seed,
-        seen.served,
+        load.judged(seen.served),
         seen.device,
         seen.counted,
         seen.steps,
@@ -123,15 +123,13 @@ def _report(
     load = settings.load
     summaries = [summarise_policy(policy, turns) for policy in POLICIES]
     off, stock, governed = summaries
-    verdict = judge(off, stock, governed, turns, load.tpot_slo_ms)
+    verdict = judge(off, stock, governed, turns, load.promised_ms)
     report = {
         "verdict": verdict.outcome.value,
         "sentence": verdict.sentence,
         "policies": msgspec.to_builtins(summaries),
         "workload": load.describe(),
-        "turns": [
-            msgspec.to_builtins(msgspec.structs.replace(turn, steps=[], chats=[])) for turn in turns
-        ],
+        "turns": [msgspec.to_builtins(msgspec.structs.replace(turn, steps=[])) for turn in turns],
         **envelope(
             tier="E",
             seeds=sorted({turn.seed for turn in turns}),
@@ -147,7 +145,7 @@ def _report(
     write_json(report, str(folder / "report.json"))
     if json_path:
         write_json(report, json_path)
-    plot_turns(_shown(turns), settings.scale, load.tpot_slo_ms, folder / "turns.png")
+    plot_turns(_shown(turns), settings.scale, load.promised_ms, folder / "turns.png")
     show(console, summaries, report)
     written = f"Report: {folder / 'report.json'}. Plot: {folder / 'turns.png'}."
     console.print(written, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from governor_bench.demo.measure import MOST_HELD_UP, HeldUp, Summary, Turn
 
-KEPT = 0.95
+KEPT = 0.9
 """Share of the chats that has to keep its target for a policy to count as keeping them."""
 HELPED = 0.10
 """What Governor has to add to the share of chats within their target to count as a help."""
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    off: Summary, stock: Summary, governed: Summary, turns: Sequence[Turn], tpot_slo_ms: float
+    off: Summary, stock: Summary, governed: Summary, turns: Sequence[Turn], promised_ms: float
 ) -> Verdict:
     """The verdict on ``governed`` beside the two things that one can do without Governor.
 
@@ -48,12 +48,12 @@ def judge(
         stock: every branch, as stock SGLang.
         governed: the default policy.
         turns: all of them, void ones too.
-        tpot_slo_ms: what every chat was promised per token.
+        promised_ms: what every chat was promised per token.
     """
     if not (off.turns and stock.turns and governed.turns):
         return Verdict(Outcome.VOID, _void(turns))
     kept = (
-        f"{governed.chats_kept} of {governed.chats} chats kept their {tpot_slo_ms:g} ms per token"
+        f"{governed.chats_kept} of {governed.chats} chats kept their {promised_ms:g} ms per token"
     )
     stock_kept = f"{stock.chats_kept} of {stock.chats}"
     took = f"branching requests took {governed.branching_latency_p50_s:.1f} s"
@@ -63,7 +63,7 @@ def judge(
         return Verdict(
             Outcome.NO_NEED,
             f"At this load there is nothing to govern: stock SGLang kept {stock_kept} chats within "
-            f"{tpot_slo_ms:g} ms per token, and with Governor {kept}.",
+            f"{promised_ms:g} ms per token, and with Governor {kept}.",
         )
     if governed.kept_share < stock.kept_share + HELPED:
         return Verdict(

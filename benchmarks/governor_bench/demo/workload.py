@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+from governor_workloads.served import Served
 from governor_workloads.spec import Workload, WorkRequest
 
 PROMPTS_SEED = 7
@@ -31,12 +33,16 @@ class DemoLoad:
     """Requests that branch, at uniformly random times within ``wave_s`` of a wave."""
     wave_s: float = 0.3
     branches: int = 16
-    branch_tokens: tuple[int, int] = (20, 28)
+    branch_tokens: tuple[int, int] = (16, 24)
     context_blocks: int = 20
     """Of 512 tokens: what the agents' prompts have in common. It is in the prefix cache."""
     task_tokens: tuple[int, int] = (16, 64)
     """What follows the common context in each of the agents' prompts."""
-    tpot_slo_ms: float = 50.0
+    promised_ms: float = 50.0
+    """Per token, to everybody; what the demo judges by."""
+    told_ms: float = 45.0
+    """The target that requests carry. A tenth of the promise is kept for what the engine does not
+    see: HTTP, the client, and prompts that reach the scheduler one by one on a busy host."""
 
     @property
     def context_tokens(self) -> int:
@@ -51,8 +57,13 @@ class DemoLoad:
             f"{self.wave_requests} agents each ask for n = {self.branches} samples of "
             f"{_span(self.branch_tokens)} tokens over a cached context of {self.context_tokens} "
             f"tokens and a task of {_span(self.task_tokens)} (all uniform); everybody is promised "
-            f"{self.tpot_slo_ms:g} ms per token"
+            f"{self.promised_ms:g} ms per token, and requests tell the engine {self.told_ms:g} ms"
         )
+
+    def judged(self, served: Sequence[Served]) -> list[Served]:
+        """What was served, held against the promise and not against what the engine was told."""
+        promised_s = self.promised_ms / 1e3
+        return [msgspec.structs.replace(item, tpot_slo_s=promised_s) for item in served]
 
     def turn(self, seed: int, number: int, from_s: float = 0.0) -> Workload:
         """One turn of a policy.
@@ -112,7 +123,7 @@ class DemoLoad:
             arrival_s=at_s,
             prompt_tokens=rng.randint(*self.chat_prompt_tokens),
             output_tokens=tokens,
-            tpot_slo_s=self.tpot_slo_ms / 1e3,
+            tpot_slo_s=self.told_ms / 1e3,
         )
 
     def _agent(self, rng: random.Random, at_s: float, tokens: int) -> WorkRequest:
@@ -122,7 +133,7 @@ class DemoLoad:
             prompt_tokens=self.context_tokens + rng.randint(*self.task_tokens),
             output_tokens=tokens,
             branches=self.branches,
-            tpot_slo_s=self.tpot_slo_ms / 1e3,
+            tpot_slo_s=self.told_ms / 1e3,
             prefix_blocks=self._blocks(),
         )
 
