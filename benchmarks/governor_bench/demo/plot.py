@@ -38,6 +38,7 @@ def plot_turns(turns: Sequence[Turn], scale: float, promised_ms: float, path: Pa
             )
         chats.axhline(promised_ms, color="C3", ls="--", lw=1)
         chats.set_ylim(0, 2.5 * promised_ms)
+        chats.set_xlim(left=0)
         chats.set_xlabel("a chat's arrival, s")
         chats.legend(loc="upper right", fontsize=8)
         steps = [step for step in turn.steps if step["kind"] == DECODE]

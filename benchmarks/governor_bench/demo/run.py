@@ -27,6 +27,7 @@ SCALE = 1.5
 """By which the emulated GPU is slower than the real one, so that the host keeps up with it."""
 CHUNK_TOKENS = 2048
 MOST_ROWS = 256
+PIPE_WIDTH = 100
 SPARE_TURNS = 6
 """Void turns that are played again, in all."""
 
@@ -43,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 def run(folder: Path, settings: Settings, json_path: str) -> None:
     """Run the demo and write ``report.json`` and ``turns.png`` into ``folder``."""
-    console = Console(stderr=json_path == "-")
+    console = _console(stderr=json_path == "-")
     stopwatch = Stopwatch()
 
     def say(stage: str) -> None:
@@ -175,6 +176,12 @@ def title_of(report: dict[str, Any]) -> str:
         f"Stock SGLang with the step times of {profile.name} ({known}), "
         f"slowed down {arguments['scale']:g} times. All times are the GPU's."
     )
+
+
+def _console(*, stderr: bool) -> Console:
+    """A terminal as it is; a pipe or a file as wide as the table."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=PIPE_WIDTH)
 
 
 def _shown(turns: list[Turn]) -> list[Turn]:

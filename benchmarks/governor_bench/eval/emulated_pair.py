@@ -149,7 +149,9 @@ def emulated_pair(
     """
     program: dict[str, Any] = {"program": tuple(controller)} if controller else {}
     with workspace() as folder:
-        on_stage(f"starting the emulated engine ({profile}, time x{scale:g})")
+        on_stage(
+            f"starting the emulated engine ({profile}, time x{scale:g}): its processes load SGLang"
+        )
         with (
             Controller(folder, policy=policy, predictor=predictor, **program) as serving,
             EmulatedEngine(
