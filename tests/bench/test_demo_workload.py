@@ -72,5 +72,5 @@ def test_policies_meet_equal_arrivals_and_no_chat_of_another_turn() -> None:
 
 def test_every_number_of_the_load_is_told() -> None:
     text = DemoLoad().describe()
-    for word in ("25 chats", "n = 16", "10240 tokens", "0, 1.5, 3 s", "50 ms per token", "45 ms"):
+    for word in ("25 chats", "n = 20", "10240 tokens", "0, 1.5, 3 s", "50 ms per token", "45 ms"):
         assert word in text

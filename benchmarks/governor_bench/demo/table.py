@@ -30,8 +30,8 @@ ROWS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
 
 TERMS: tuple[tuple[str, str], ...] = (
     ("p50 / p99", "half, and 99 of 100, are below this"),
-    ("branching request", "one that asks for several samples (branches) of one prompt: n = 16"),
-    ("row", "one sequence in the batch: a chat is one row, n = 16 samples are 16 rows"),
+    ("branching request", "one that asks for several samples (branches) of one prompt: n = 20"),
+    ("row", "one sequence in the batch: a chat is one row, n = 20 samples are 20 rows"),
     (
         "parked",
         "a row that sits a step out. It keeps its memory and its place; its tokens stay the same",

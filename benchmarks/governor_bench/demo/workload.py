@@ -29,10 +29,10 @@ class DemoLoad:
     chat_prompt_tokens: tuple[int, int] = (32, 96)
     waves_s: tuple[float, ...] = (0.0, 1.5, 3.0)
     """When agents fan out."""
-    wave_requests: int = 4
+    wave_requests: int = 3
     """Requests that branch, at uniformly random times within ``wave_s`` of a wave."""
     wave_s: float = 0.3
-    branches: int = 16
+    branches: int = 20
     branch_tokens: tuple[int, int] = (16, 24)
     context_blocks: int = 20
     """Of 512 tokens: what the agents' prompts have in common. It is in the prefix cache."""
