@@ -55,6 +55,8 @@ def test_a_policy_is_summed_up_over_its_turns(tmp_path: Path) -> None:
     assert summary.mean_width == pytest.approx(5.0, abs=0.1)
     assert summary.chat_tpot_p50_ms == pytest.approx(40.0)
     assert summary.held_up.steps_share == pytest.approx(0.1)
+    assert turn.in_short()["chats"] == "40.0"
+    assert turn.in_short()["steps"] == []
     plot_turns([turn], 2.0, 50.0, tmp_path / "turns.png")
     assert (tmp_path / "turns.png").stat().st_size > 1000
 

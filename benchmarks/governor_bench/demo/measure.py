@@ -102,6 +102,13 @@ class Turn(msgspec.Struct, frozen=True):
             round(machine_load, 1),
         )
 
+    def in_short(self) -> dict[str, Any]:
+        """Plain data for a report: without steps, and of each chat only its pace in ms per token."""
+        return {
+            **msgspec.to_builtins(msgspec.structs.replace(self, steps=[], chats=[])),
+            "chats": " ".join(f"{1e3 * chat.tpot_s:.1f}" for chat in self.chats),
+        }
+
 
 class Summary(msgspec.Struct, frozen=True):
     """A policy over its turns that count. A figure over no turns is 0."""

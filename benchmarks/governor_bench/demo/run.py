@@ -130,7 +130,7 @@ def _report(
         "sentence": verdict.sentence,
         "policies": msgspec.to_builtins(summaries),
         "workload": load.describe(),
-        "turns": [msgspec.to_builtins(msgspec.structs.replace(turn, steps=[])) for turn in turns],
+        "turns": [turn.in_short() for turn in turns],
         **envelope(
             tier="E",
             seeds=sorted({turn.seed for turn in turns}),
