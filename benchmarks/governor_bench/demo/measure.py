@@ -103,7 +103,7 @@ class Turn(msgspec.Struct, frozen=True):
         )
 
     def in_short(self) -> dict[str, Any]:
-        """Plain data for a report: without steps, and of each chat only its pace in ms per token."""
+        """Plain data for a report: without steps; a chat is its pace in ms per token."""
         return {
             **msgspec.to_builtins(msgspec.structs.replace(self, steps=[], chats=[])),
             "chats": " ".join(f"{1e3 * chat.tpot_s:.1f}" for chat in self.chats),
