@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from governor_bench.commands.demo import demo
 from governor_bench.demo.measure import Turn, summarise_policy
 from governor_bench.demo.plot import plot_turns
 from governor_bench.demo.run import POLICIES, SPARE_TURNS, Settings, play
@@ -115,3 +116,8 @@ def test_turns_are_not_played_again_for_ever() -> None:
     assert len(turns) == 6 + SPARE_TURNS
     assert said[-1].endswith("void")
     assert [summarise_policy(policy, turns).turns for policy in POLICIES] == [0, 0, 0]
+
+
+def test_the_commands_defaults_are_the_demos_own() -> None:
+    shown = {option.name: option.default for option in demo.params}
+    assert (shown["rounds"], shown["scale"]) == (Settings().rounds, Settings().scale)
