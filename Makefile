@@ -36,7 +36,7 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml | $(UV)
 models: setup ## train the tiny models (once; about two minutes, cached)
 	$(BIN)/python -m governor_bench.tiny_models
 
-demo: setup ## what Governor does for users, on a CPU, in a few minutes
+demo: setup ## what users get with and without Governor, on a CPU that plays a GPU
 	exec $(WITH_MAKE) $(BIN)/governor demo --folder build/demo
 
 # POLICY, ENGINE_PORT, CONTROLLER_PORT, LOG_DIR and ENGINE_ARGS say how; README, "Two commands".

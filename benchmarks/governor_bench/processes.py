@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -25,11 +25,24 @@ from typing import IO, Any, Self
 import msgspec
 
 from governor_bench import supervisor
+from governor_bench.readiness import (
+    StartProgress,
+    cpu_seconds,
+    last_line,
+    last_lines,
+)
 
-START_TIMEOUT_S = 300.0
+START_TIMEOUT_S = 3600.0
+"""A process that works for an hour without getting ready goes round in circles."""
 STOP_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 5.0
 TAIL_CHARS = 3000
+STALLED_S = 120.0
+"""A start has stopped when there was no progress for so long."""
+WAITED_EVERY_S = 15.0
+"""How often ``wait_ready`` says what it waits for."""
+LOOKED_EVERY_S = 1.0
+"""How often ``wait_ready`` looks for progress: looking reads the table of all processes."""
 PORTS = (10_000, 30_000)
 TRIES = 64
 PORT_TAKEN = "error while attempting to bind on address"
@@ -155,6 +168,13 @@ def run(
     )
 
 
+def _come_to(waited_s: float, cpu_s: float, log: str) -> str:
+    """What a process that is not ready yet has come to, in words."""
+    line = last_line(log)
+    said = f"; its log ends with: {line}" if line else ""
+    return f"not ready after {waited_s:.0f} s, its processes used {cpu_s:.0f} s of CPU time{said}"
+
+
 class ManagedProcess:
     """A supervised process with a log file.
 
@@ -207,22 +227,46 @@ class ManagedProcess:
                 f"process {self.pid} is there after {timeout_s:.0f} s:\n{self.log_tail()}"
             ) from None
 
-    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Wait until the process answers.
+    def wait_ready(
+        self,
+        timeout_s: float = START_TIMEOUT_S,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
+        """Wait until the process answers, for as long as its start makes progress.
+
+        Args:
+            timeout_s: how long at most, progress or not.
+            on_wait: called every quarter of a minute with what the process has come to.
 
         Raises:
-            StartFailed: it ended, its port is taken, or the time is up.
+            StartFailed: it ended, its port is taken, it makes no progress, or the time is up.
         """
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
+        began_s = time.monotonic()
+        deadline_s, say_s, look_s = began_s + timeout_s, began_s + WAITED_EVERY_S, began_s
+        cpu_s = 0.0
+        progress = StartProgress(began_s, STALLED_S)
+        while (now_s := time.monotonic()) < deadline_s:
+            log = self.log_tail()
             if not self.is_running():
-                raise StartFailed(f"ended with {self._process.returncode}:\n{self.log_tail()}")
+                raise StartFailed(f"ended with {self._process.returncode}:\n{last_lines(log)}")
             if _answers(self._ready_url):
                 return
-            if PORT_TAKEN in self.log_tail():
-                raise StartFailed(f"another process has its port:\n{self.log_tail()}")
+            if PORT_TAKEN in log:
+                raise StartFailed(f"another process has its port:\n{last_lines(log)}")
+            if now_s >= look_s:
+                look_s = now_s + LOOKED_EVERY_S
+                cpu_s = cpu_seconds(self.pid)
+                progress.note(now_s, self.log.stat().st_size, cpu_s)
+            if progress.stalled(now_s):
+                raise StartFailed(
+                    f"no progress for {STALLED_S:.0f} s (no line in its log, no CPU time), "
+                    f"{now_s - began_s:.0f} s after its start:\n{last_lines(log)}"
+                )
+            if on_wait is not None and now_s >= say_s:
+                say_s = now_s + WAITED_EVERY_S
+                on_wait(_come_to(now_s - began_s, cpu_s, log))
             time.sleep(0.1)
-        raise StartFailed(f"not ready after {timeout_s:.0f} s:\n{self.log_tail()}")
+        raise StartFailed(f"not ready after {timeout_s:.0f} s:\n{last_lines(self.log_tail())}")
 
     def log_tail(self) -> str:
         with self.log.open("rb") as log:

@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 
 from governor_bench.demo.measure import Summary
-from governor_bench.demo.table import render
+from governor_bench.demo.run import conclude, show
 from governor_bench.eval.laps_sd.shapes import HINT_SPREAD
 
 RESULTS = Path("benchmarks/results")
@@ -55,19 +55,15 @@ def replaced(text: str, name: str, block: str) -> str:
 
 
 def demo_block(report: dict[str, Any]) -> str:
-    """The demo's table as it appears in a terminal."""
+    """The demo's last lines as they appear in a terminal."""
     summaries = msgspec.convert(report["policies"], list[Summary])
     out = io.StringIO()
-    rounds = report["arguments"]["rounds"]
-    title = f"One engine, one load, three policies ({rounds} turns each)"
-    Console(file=out, width=WIDTH).print(render(summaries, title))
+    console = Console(file=out, width=WIDTH)
+    show(console, summaries, report)
+    conclude(console, report)
     return (
         f"What `make demo` prints, on {_machine(report)} ({report['seconds']:.0f} s):\n\n"
-        f"```\n{_stripped(out.getvalue())}\n```\n\n"
-        f"Load: {report['workload']}. `off` is one row a request, `eager` is every branch, as in "
-        "stock SGLang; `taper_plus` lets extra branches advance while every chat keeps its target. "
-        "`build/demo/steps.png` shows a stretch of steps. Machines and moments differ: on a busy "
-        "one, expect misses near the target."
+        f"```\n{_stripped(out.getvalue())}\n```"
     )
 
 

@@ -1,4 +1,4 @@
-"""The evaluation's tier E, whole: controller, emulated engine, HTTP, report."""
+"""What runs on tier E, whole: controller, emulated engine, HTTP, report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from governor_bench.commands.eval import evaluate
+from governor_bench.demo.run import POLICIES, Settings, run
+from governor_bench.demo.workload import DemoLoad
 from governor_bench.eval.speculation import plan
 from governor_bench.eval.speculation.emulated_section import section
 
@@ -60,3 +62,24 @@ def test_speculation_is_compared_on_a_real_engine(
     assert set(errors["error_pct"]) == set(found)
     assert (plots / "E" / "grid.png").stat().st_size > 0
     assert "On real SGLang" in section(report)
+
+
+@pytest.mark.engine
+def test_the_demo_plays_and_concludes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = DemoLoad(chats=3, seconds=0.5, waves_s=(0.0,), wave_requests=1, branch_tokens=(8, 10))
+    path = tmp_path / "demo.json"
+    run(tmp_path, Settings(rounds=1, load=few), str(path))
+    report = json.loads(path.read_text())
+    assert {turn["policy"] for turn in report["turns"]} == set(POLICIES)
+    off, stock, governed = report["policies"]
+    for summary in (off, stock, governed):
+        assert summary["chats"] >= 3
+        assert summary["branching_latency_p50_s"] > 0
+    assert off["parked_row_steps"] > 0
+    assert stock["parked_row_steps"] == 0
+    assert all(turn["load"]["failed"] == 0 for turn in report["turns"])
+    assert (tmp_path / "turns.png").stat().st_size > 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"verdict: {report['verdict']}" in lines
+    stages = [line for line in lines if line.startswith("[")]
+    assert len(stages) >= 2 + len(report["turns"])

@@ -16,14 +16,24 @@ from governor_bench.commands.output import json_option
     default=Path("build/demo"),
     show_default=True,
 )
-@click.option("--rounds", default=3, show_default=True, help="Turns of each policy.")
-@click.option("--seconds", default=12.0, show_default=True, help="Arrivals per turn.")
-@click.option("--quick", is_flag=True, help="One short turn of each policy.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=2,
+    show_default=True,
+    help="Turns of each policy.",
+)
+@click.option(
+    "--scale",
+    type=click.FloatRange(1, 100),
+    default=1.5,
+    show_default=True,
+    help="Slows the emulated GPU down so many times, for a host that does not keep up with it.",
+)
+@click.option("--quick", is_flag=True, help="One turn of each policy.")
 @json_option
-def demo(folder: Path, rounds: int, seconds: float, quick: bool, json_path: str) -> None:
-    """One engine, one load, three policies in turns: what each does for its users."""
-    from governor_bench.demo.run import run
+def demo(folder: Path, rounds: int, scale: float, quick: bool, json_path: str) -> None:
+    """Stock SGLang with a GPU's step times, one load, three policies: what users get of each."""
+    from governor_bench.demo.run import Settings, run
 
-    if quick:
-        rounds, seconds = 1, 6.0
-    run(folder, rounds=rounds, seconds=seconds, quick=quick, json_path=json_path)
+    run(folder, Settings(rounds=1 if quick else rounds, scale=scale, quick=quick), json_path)

@@ -1,73 +1,161 @@
-"""The demo's users: chats that want a steady pace, and requests that branch eight ways."""
+"""The demo's users: chats that want a steady pace, and agents that sample a prompt many times."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from governor_bench.load.spec import RequestSpec
+import msgspec
+from governor_workloads.served import Served
+from governor_workloads.spec import Workload, WorkRequest
 
-VOCABULARY = 2000
+PROMPTS_SEED = 7
+"""Of every prompt's text. Turns must agree in it, or the agents' context would not stay cached."""
+TURN_INDICES = 10_000
+"""Indices between two turns. The index seeds a prompt, so no turn finds the chats of another one in
+the prefix cache."""
+BLOCK_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class DemoLoad:
-    """A seeded open-loop load. Printed with every result."""
+    """A seeded open-loop load. Printed with every result. Times are those of the GPU."""
 
-    seconds: float
-    chats_per_s: float = 3.0
-    chat_tokens: tuple[int, int] = (20, 45)
-    bursts_per_s: float = 0.18
-    burst_requests: tuple[int, int] = (5, 8)
-    """Branching requests that arrive together: agents fan out in bursts."""
-    branches: int = 8
-    branch_tokens: tuple[int, int] = (24, 56)
-    prompt_tokens: tuple[int, int] = (16, 96)
+    chats: int = 25
+    """In each turn. They arrive at uniformly random times within ``seconds``."""
+    seconds: float = 3.5
+    chat_tokens: tuple[int, int] = (30, 50)
+    chat_prompt_tokens: tuple[int, int] = (32, 96)
+    waves_s: tuple[float, ...] = (0.0, 1.5, 3.0)
+    """When agents fan out."""
+    wave_requests: int = 3
+    """Requests that branch, at uniformly random times within ``wave_s`` of a wave."""
+    wave_s: float = 0.3
+    branches: int = 20
+    branch_tokens: tuple[int, int] = (16, 24)
+    context_blocks: int = 20
+    """Of 512 tokens: what the agents' prompts have in common. It is in the prefix cache."""
+    task_tokens: tuple[int, int] = (16, 64)
+    """What follows the common context in each of the agents' prompts."""
+    promised_ms: float = 50.0
+    """Per token, to everybody; what the demo judges by."""
+    told_ms: float = 45.0
+    """The target that requests carry. A tenth of the promise is kept for what the engine does not
+    see: HTTP, the client, and prompts that reach the scheduler one by one on a busy host."""
 
-    def describe(self, tpot_slo_ms: float) -> str:
+    @property
+    def context_tokens(self) -> int:
+        return self.context_blocks * BLOCK_TOKENS
+
+    def describe(self) -> str:
+        """Every distribution in words."""
+        waves = ", ".join(f"{at:g}" for at in self.waves_s)
         return (
-            f"Poisson chats, {self.chats_per_s:g}/s, {_span(self.chat_tokens)} tokens each; "
-            f"Poisson bursts, {self.bursts_per_s:g}/s, of {_span(self.burst_requests)} requests "
-            f"with n = {self.branches} and {_span(self.branch_tokens)} tokens a branch; prompts of "
-            f"{_span(self.prompt_tokens)} tokens (all uniform); TPOT target {tpot_slo_ms:g} ms"
+            f"in each turn {self.chats} chats of {_span(self.chat_tokens)} tokens within "
+            f"{self.seconds:g} s, prompts of {_span(self.chat_prompt_tokens)} tokens; at {waves} s "
+            f"{self.wave_requests} agents each ask for n = {self.branches} samples of "
+            f"{_span(self.branch_tokens)} tokens over a cached context of {self.context_tokens} "
+            f"tokens and a task of {_span(self.task_tokens)} (all uniform); everybody is promised "
+            f"{self.promised_ms:g} ms per token, and requests tell the engine {self.told_ms:g} ms"
         )
 
-    def requests(self, seed: int, tpot_slo_ms: float) -> list[RequestSpec]:
-        """Arrivals of one turn; equal seeds give equal turns."""
+    def judged(self, served: Sequence[Served]) -> list[Served]:
+        """What was served, held against the promise and not against what the engine was told."""
+        promised_s = self.promised_ms / 1e3
+        return [msgspec.structs.replace(item, tpot_slo_s=promised_s) for item in served]
+
+    def turn(self, seed: int, number: int, from_s: float = 0.0) -> Workload:
+        """One turn of a policy.
+
+        Args:
+            seed: of arrivals and lengths. Equal seeds give equal ones.
+            number: of the turn, from 1. No two turns share the text of a chat.
+            from_s: when the turn begins.
+        """
+        return self._workload(self._turn(seed, number, from_s))
+
+    def warm_up(self) -> Workload:
+        """Fill the prefix cache with the agents' context, then show narrow and wide steps: so the
+        predictor has learnt what a step costs before the first turn."""
+        return self._workload(self._warm_up())
+
+    def rehearsal(self, seed: int, from_s: float) -> Workload:
+        """The warm-up and, from ``from_s`` on, one turn: for the simulator, which starts anew each
+        time."""
+        return self._workload([*self._warm_up(), *self._turn(seed, 1, from_s)])
+
+    def _turn(self, seed: int, number: int, from_s: float) -> list[WorkRequest]:
         rng = random.Random(seed)
-        specs: list[RequestSpec] = []
-        for at_s in _poisson(rng, self.chats_per_s, self.seconds):
-            specs.append(self._request(rng, at_s, self.chat_tokens, 1, tpot_slo_ms))
-        for at_s in _poisson(rng, self.bursts_per_s, self.seconds):
-            for _ in range(rng.randint(*self.burst_requests)):
-                specs.append(
-                    self._request(rng, at_s, self.branch_tokens, self.branches, tpot_slo_ms)
-                )
-        specs.sort(key=lambda spec: spec.arrival_s)
-        return specs
+        requests = [
+            self._chat(rng, from_s + rng.uniform(0, self.seconds), rng.randint(*self.chat_tokens))
+            for _ in range(self.chats)
+        ] + [
+            self._agent(
+                rng, from_s + at_s + rng.uniform(0, self.wave_s), rng.randint(*self.branch_tokens)
+            )
+            for at_s in self.waves_s
+            for _ in range(self.wave_requests)
+        ]
+        return _numbered(requests, number * TURN_INDICES)
 
-    def _request(
-        self, rng: random.Random, at_s: float, tokens: tuple[int, int], n: int, tpot_slo_ms: float
-    ) -> RequestSpec:
-        return RequestSpec(
-            index=rng.randrange(1 << 30),
+    def _warm_up(self) -> list[WorkRequest]:
+        rng = random.Random(0)
+        filling_s = 1.6
+        requests = [
+            WorkRequest(
+                index=0,
+                arrival_s=0.0,
+                prompt_tokens=self.context_tokens + 1,
+                output_tokens=1,
+                prefix_blocks=self._blocks(),
+            )
+        ]
+        for number in range(self.wave_requests):
+            at_s = filling_s + 0.2 * number
+            requests.append(self._agent(rng, at_s, 12 + 2 * number))
+            requests.append(self._chat(rng, at_s, 30))
+        return _numbered(requests, 0)
+
+    def _chat(self, rng: random.Random, at_s: float, tokens: int) -> WorkRequest:
+        return WorkRequest(
+            index=0,
             arrival_s=at_s,
-            input_ids=tuple(
-                rng.randrange(3, VOCABULARY) for _ in range(rng.randint(*self.prompt_tokens))
-            ),
-            max_new_tokens=rng.randint(*tokens),
-            n=n,
-            tpot_slo_ms=tpot_slo_ms,
+            prompt_tokens=rng.randint(*self.chat_prompt_tokens),
+            output_tokens=tokens,
+            tpot_slo_s=self.told_ms / 1e3,
+        )
+
+    def _agent(self, rng: random.Random, at_s: float, tokens: int) -> WorkRequest:
+        return WorkRequest(
+            index=0,
+            arrival_s=at_s,
+            prompt_tokens=self.context_tokens + rng.randint(*self.task_tokens),
+            output_tokens=tokens,
+            branches=self.branches,
+            tpot_slo_s=self.told_ms / 1e3,
+            prefix_blocks=self._blocks(),
+        )
+
+    def _blocks(self) -> tuple[int, ...]:
+        return tuple(range(self.context_blocks))
+
+    def _workload(self, requests: list[WorkRequest]) -> Workload:
+        return Workload(
+            name="demo",
+            description=self.describe(),
+            requests=tuple(requests),
+            prefix_block_tokens=BLOCK_TOKENS,
+            seed=PROMPTS_SEED,
         )
 
 
-def _poisson(rng: random.Random, per_s: float, seconds: float) -> list[float]:
-    arrivals: list[float] = []
-    at_s = rng.expovariate(per_s)
-    while at_s < seconds:
-        arrivals.append(at_s)
-        at_s += rng.expovariate(per_s)
-    return arrivals
+def _numbered(requests: list[WorkRequest], first: int) -> list[WorkRequest]:
+    """The requests in the order of their arrival, with indices from ``first`` on."""
+    ordered = sorted(requests, key=lambda request: request.arrival_s)
+    return [
+        msgspec.structs.replace(request, index=first + at) for at, request in enumerate(ordered)
+    ]
 
 
 def _span(bounds: tuple[int, int]) -> str:

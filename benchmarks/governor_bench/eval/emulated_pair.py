@@ -63,6 +63,11 @@ class EmulatedPair:
     def scale(self) -> float:
         return self._engine.scale
 
+    def turnaround_us(self) -> dict[str, float]:
+        """Controller's receipt of a snapshot to its reply, of recent ones: p50 and p99."""
+        turnaround: dict[str, float] = self._controller.status()["engines"][0]["turnaround_us"]
+        return turnaround
+
     def serve(
         self,
         policy: str,
@@ -70,9 +75,15 @@ class EmulatedPair:
         *,
         duration_s: float | None = None,
         enough: int | None = None,
+        keep_cache: bool = False,
     ) -> list[Served]:
-        """Serve ``workload`` under ``policy``, then wait until the engine is idle and empty its
-        prefix cache. The further arguments are those of :meth:`LoadClient.run_workload`."""
+        """Serve ``workload`` under ``policy``, then wait until the engine is idle.
+
+        Args:
+            keep_cache: leave the prefix cache as it is; otherwise it is emptied.
+
+        The further arguments are those of :meth:`LoadClient.run_workload`.
+        """
         self._controller.set_policy(policy)
         served = LoadClient(self._engine.url).run_workload(
             workload,
@@ -81,7 +92,7 @@ class EmulatedPair:
             stream=False,
             enough=enough,
         )
-        make_idle(self._engine)
+        make_idle(self._engine, keep_cache=keep_cache)
         return served
 
     def observe(
@@ -91,12 +102,15 @@ class EmulatedPair:
         *,
         duration_s: float | None = None,
         enough: int | None = None,
+        keep_cache: bool = False,
     ) -> Observed:
         """The same, and what was counted meanwhile."""
         url = self._engine.url
         counters, device = read_counters(url), device_counters(url)
         since, began_s = last_step(self._controller), time.perf_counter()
-        served = self.serve(policy, workload, duration_s=duration_s, enough=enough)
+        served = self.serve(
+            policy, workload, duration_s=duration_s, enough=enough, keep_cache=keep_cache
+        )
         took_s = time.perf_counter() - began_s
         time.sleep(PUBLISHED_AFTER_S)
         return Observed(
@@ -135,7 +149,9 @@ def emulated_pair(
     """
     program: dict[str, Any] = {"program": tuple(controller)} if controller else {}
     with workspace() as folder:
-        on_stage(f"starting the emulated engine ({profile}, time x{scale:g})")
+        on_stage(
+            f"starting the emulated engine ({profile}, time x{scale:g}): its processes load SGLang"
+        )
         with (
             Controller(folder, policy=policy, predictor=predictor, **program) as serving,
             EmulatedEngine(
@@ -153,6 +169,6 @@ def emulated_pair(
                 ),
             ) as engine,
         ):
-            serving.wait_ready()
-            engine.wait_ready()
+            serving.wait_ready(on_wait=lambda state: on_stage(f"controller: {state}"))
+            engine.wait_ready(on_wait=lambda state: on_stage(f"emulated engine: {state}"))
             yield EmulatedPair(engine, serving)

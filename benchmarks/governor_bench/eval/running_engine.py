@@ -15,9 +15,12 @@ PUBLISHED_AFTER_S = 1.5
 DRAIN_S = 30.0
 
 
-def make_idle(engine: EmulatedEngine) -> None:
+def make_idle(engine: EmulatedEngine, *, keep_cache: bool = False) -> None:
     """Wait until nothing runs, and empty the prefix cache: the same prompts come again under the
     next policy, and must not find themselves cached.
+
+    Args:
+        keep_cache: leave the prefix cache as it is, for workloads whose prompts do not come again.
 
     Raises:
         TimeoutError: it still works long after the load was cut off.
@@ -27,6 +30,8 @@ def make_idle(engine: EmulatedEngine) -> None:
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"the engine still works {DRAIN_S:g} s after the load was cut off")
         time.sleep(0.2)
+    if keep_cache:
+        return
     request = urllib.request.Request(f"{engine.url}/flush_cache", method="POST")  # noqa: S310
     with urllib.request.urlopen(request, timeout=30):  # noqa: S310 - our own URL
         pass
