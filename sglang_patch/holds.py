@@ -5,8 +5,8 @@ because something else ran meanwhile; the kernel tells the two apart. *Own* is w
 computed and the pauses that it asked for. A stretch in which the thread gave the processor up more
 often than it asked to was blocked (a lock, a socket, a disk), and all of it counts as own. There is
 one exception. On a machine short of memory the kernel blocks a thread wherever it touches a page
-that has to be read from disk first, and counts that as a major page fault. In a stretch with a major
-fault no blocking counts as own: the kernel does not tell how long each block was.
+that has to be read from disk first, and counts that as a major page fault. In a stretch with a
+major fault no blocking counts as own: the kernel does not tell how long each block was.
 
 Two things are measured and not judged. *Carrying out* is SGLang's own work on its batches that an
 order asks for: retraction, and the cut and the merge of a batch. And Python's garbage collector

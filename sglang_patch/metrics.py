@@ -90,8 +90,8 @@ class EngineMetrics:
         ).labels(**labels)
         self._disturbed = prometheus_client.Counter(
             "governor_disturbed_steps",
-            "Steps that were held for as long, because something else had the processor, or because "
-            "memory had to be read from disk first",
+            "Steps that were held for as long, because something else had the processor or memory "
+            "had to be read from disk first",
             ["dp_rank"],
         ).labels(**labels)
         self._next_s = 0.0
