@@ -25,7 +25,9 @@ class Request:
         )
         self.extra_key = None
         self.positional_embed_overrides = None
-        self.time_stats = SimpleNamespace(scheduler_recv_time=1.0)
+        self.time_stats = SimpleNamespace(
+            scheduler_recv_time=1.0, forward_entry_time=0.0, wait_queue_entry_time=0.0
+        )
         self.priority = None
         self.grammar = None
         self.return_hidden_states = False
