@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sglang_patch.seams import (
     decoding,
+    pausing,
     prefilling,
     receiving,
     reporting,
@@ -89,6 +90,13 @@ HOOKS = (
         running.around_process_batch_result,
         "around",
         ("self", "batch", "result"),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        _SCHEDULER + "pause_generation",
+        pausing.after_pause_generation,
+        "after",
+        ("self", "recv_req"),
         _IN_SCHEDULER,
     ),
     Hook(

@@ -77,6 +77,7 @@ def retract(scheduler: Scheduler, batch: ScheduleBatch, rids: Set[str]) -> list[
     for req in gone:
         kv_record().release(req, scheduler.tree_cache)
         req.reset_for_retract()
+        req.governor_retracted = True
     _count(scheduler, gone)
     for req in gone:
         scheduler._add_request_to_queue(req, is_retracted=True)
