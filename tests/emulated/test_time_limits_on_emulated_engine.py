@@ -72,9 +72,11 @@ def test_no_branch_is_ended_because_it_was_parked(limited: EmulatedEngine, folde
 
 def test_nobody_is_ended_because_it_was_held(limited: EmulatedEngine, folder: Path) -> None:
     ids = prompt(20)
+    decided: list[Snapshot] = []
     held: list[Snapshot] = []
 
     def holds_all(asked: Snapshot) -> Decision:
+        decided.append(asked)
         if asked.queue.request_id:
             held.append(asked)
         return told(asked, 0)
@@ -83,6 +85,7 @@ def test_nobody_is_ended_because_it_was_held(limited: EmulatedEngine, folder: Pa
         heard.wait(lambda it: it.hello is not None, "the engine did not connect")
         # Somebody has to decode, or nobody could be held.
         with begin(limited, prompt(20), 10_000):
+            heard.wait(lambda _: len(decided) > 3, "the engine did not ask")
             answer = generate(limited, ids, 2)
     assert answer["output_ids"] == continuation(ids, 2)
     assert len(held) > 10
