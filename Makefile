@@ -66,7 +66,7 @@ $(LATEST)/.ready: requirements/sglang-latest.txt pyproject.toml | $(UV)
 LATEST_TESTS := tests/platforms tests/engine tests/emulated \
 	--ignore tests/emulated/test_eval_on_emulated_engine.py \
 	$(addprefix tests/server/test_,startup.py equality.py request_fields.py request_headers.py faults.py \
-	governed_prefill.py parallel.py)
+	governed_prefill.py load_reports.py parallel.py weight_update.py)
 
 test-sglang-latest: $(LATEST)/.ready ## what touches SGLang, on the newest version it is checked with
 	$(LATEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \

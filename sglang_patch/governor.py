@@ -31,6 +31,7 @@ from sglang_patch.apply.retraction import retract_as_decided
 from sglang_patch.apply.speculation import STOCK as STOCK_DRAFTS
 from sglang_patch.apply.speculation import DraftOrder, drafts_as_decided, drafts_by_orders
 from sglang_patch.config import EngineConfig
+from sglang_patch.deadlines import Deadlines
 from sglang_patch.ends import EndLog
 from sglang_patch.fallback import FallReason, Footing, Rung, find_footing
 from sglang_patch.queue import NOBODY, QueuePacker, QueueTable
@@ -99,6 +100,8 @@ class Tally:
     """Rows that gave up their memory for others."""
     vetoed_steps: int = 0
     """Steps at which parking was decided but memory or the batch did not allow it."""
+    hurried_steps: int = 0
+    """Steps at which nobody was parked or held, as somebody who waited was near a limit."""
     dropped_ends: int = 0
     """Ends of requests that no controller was told of, as too many waited for one."""
     ignored_fields: int = 0
@@ -118,6 +121,7 @@ class EngineGovernor:
         prefill: whether the engine can be told how much to prefill.
         retract: whether it can be told whose memory to free; only beside ``prefill``, without which
             nobody is told who waits.
+        deadlines: what the engine ends requests for.
     """
 
     def __init__(
@@ -129,7 +133,11 @@ class EngineGovernor:
         draft_lengths: tuple[int, ...] = (),
         prefill: bool = False,
         retract: bool = False,
+        deadlines: Deadlines | None = None,
     ) -> None:
+        self.deadlines = Deadlines() if deadlines is None else deadlines
+        self._hurried = False
+        """Whether somebody who waits is near a limit."""
         self._config = config
         self._link = link
         self._overlap = overlap
@@ -217,8 +225,15 @@ class EngineGovernor:
         if not self._overlap:
             self._link.wait(next_step, self._longest_wait_s())
         self._footing = find_footing(next_step, self._link.decision, self._link.trouble())
-        park = self._rows_to_park(self._footing)
         drafts = self._drafts(self._footing) if self._draft_lengths else STOCK_DRAFTS
+        if self._hurried:
+            self._held_steps = 0
+            self.tally.hurried_steps += 1
+            if drafts is STOCK_DRAFTS:
+                self._footing = None
+                return None
+            return StepOrder(next_step, (), drafts)
+        park = self._rows_to_park(self._footing)
         prefill = self._bounded_prefill(self._footing) if self._can_prefill else STOCK_PREFILL
         retract = self._rows_to_retract(self._footing, park) if self._can_retract else ()
         if not park and not retract and drafts is STOCK_DRAFTS and prefill is STOCK_PREFILL:
@@ -362,6 +377,11 @@ class EngineGovernor:
         for index, record in enumerate(table.records):
             if record.parked_steps and record.must_advance(self._config.max_parked_steps):
                 table.flags[index] |= RowFlag.PINNED.value
+        paces = self._meter.paces
+        self.deadlines.pin(table, paces, now_s)
+        self._hurried = self._can_prefill and self.deadlines.is_somebody_late(
+            queue, waiting_requests, len(table.records), paces, now_s
+        )
         if table.records != self._table.records:  # roles hang on who is there, and nothing else
             self._roles = table.roles()
         self._table = table

@@ -3,7 +3,10 @@
 A step is held in several stretches, one for each seam. On a shared machine a stretch may take long
 because something else ran meanwhile; the kernel tells the two apart. *Own* is what the thread
 computed and the pauses that it asked for. A stretch in which the thread gave the processor up more
-often than it asked to was blocked (a lock, a socket, a disk), and all of it counts as own.
+often than it asked to was blocked (a lock, a socket, a disk), and all of it counts as own. There is
+one exception. On a machine short of memory the kernel blocks a thread wherever it touches a page
+that has to be read from disk first, and counts that as a major page fault. In a stretch with a
+major fault no blocking counts as own: the kernel does not tell how long each block was.
 
 Two things are measured and not judged. *Carrying out* is SGLang's own work on its batches that an
 order asks for: retraction, and the cut and the merge of a batch. And Python's garbage collector
@@ -39,18 +42,22 @@ class Hold(NamedTuple):
     is_stalled: bool
     """Held for longer than it may, by its own doing."""
     is_disturbed: bool
-    """Held for longer than it may, because something else had the processor."""
+    """Held for longer than it may, because something else had the processor or memory was short."""
 
 
-_Mark = tuple[float, float, float]
-"""Wall time, CPU time of the thread, and how often it gave the processor up of its own accord."""
+_Mark = tuple[float, float, float, float]
+"""Wall time, CPU time of the thread, how often it gave the processor up of its own accord, and how
+often a page that it touched had to be read from disk."""
 
+_READ_IN = 7
+"""Place of ``ru_majflt`` in what ``getrusage`` returns."""
 _GIVEN_UP = 14
-"""Place of ``ru_nvcsw`` in what ``getrusage`` returns."""
+"""Place of ``ru_nvcsw`` there."""
 
 
 def _mark() -> _Mark:
-    return perf_counter(), thread_time(), getrusage(RUSAGE_THREAD)[_GIVEN_UP]
+    used = getrusage(RUSAGE_THREAD)
+    return perf_counter(), thread_time(), used[_GIVEN_UP], used[_READ_IN]
 
 
 class HoldMeter:
@@ -170,8 +177,8 @@ class _CarryingOut:
 
 def _passed(began: _Mark, pauses: int, paused_s: float) -> tuple[float, float]:
     """Wall time since ``began``, and how much of it is own."""
-    wall_s, cpu_s, given_up = _mark()
+    wall_s, cpu_s, given_up, read_in = _mark()
     wall_s -= began[0]
-    if given_up - began[2] > pauses:
+    if given_up - began[2] > pauses and read_in == began[3]:
         return wall_s, wall_s
     return wall_s, min(wall_s, cpu_s - began[1] + paused_s)

@@ -54,6 +54,11 @@ class EngineMetrics:
         self._vetoed = prometheus_client.Counter(
             "governor_vetoed_steps", "Steps at which the engine could not park", ["dp_rank"]
         ).labels(**labels)
+        self._hurried = prometheus_client.Counter(
+            "governor_hurried_steps",
+            "Steps that Governor left to SGLang, as somebody who waited was near a limit",
+            ["dp_rank"],
+        ).labels(**labels)
         self._invalid = prometheus_client.Counter(
             "governor_invalid_replies", "Replies that could not be used", ["dp_rank"]
         ).labels(**labels)
@@ -95,7 +100,8 @@ class EngineMetrics:
         ).labels(**labels)
         self._disturbed = prometheus_client.Counter(
             "governor_disturbed_steps",
-            "Steps that were held for as long, because something else had the processor",
+            "Steps that were held for as long, because something else had the processor or memory "
+            "had to be read from disk first",
             ["dp_rank"],
         ).labels(**labels)
         self._next_s = 0.0
@@ -113,6 +119,7 @@ class EngineMetrics:
         self._raise_to(self._parked, "parked", tally.parked_row_steps)
         self._raise_to(self._retracted, "retracted", tally.retracted_rows)
         self._raise_to(self._vetoed, "vetoed", tally.vetoed_steps)
+        self._raise_to(self._hurried, "hurried", tally.hurried_steps)
         self._raise_to(self._invalid, "invalid", link.invalid_replies)
         self._raise_to(self._dropped_ends, "dropped_ends", tally.dropped_ends)
         self._raise_to(self._ignored_fields, "ignored_fields", tally.ignored_fields)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from governor_protos.limits import MAX_DURATION_S
 from governor_protos.messages import Role
 
+from sglang_patch.apply.time_limits import TimeLimit
 from sglang_patch.requests import RequestTerms
 
 _SERIAL, _TRUNK, _OPPORTUNISTIC = (
@@ -54,10 +55,12 @@ class RowRecord:
         "protected",
         "request_id",
         "rid",
+        "runs",
         "tokens_seen",
         "tpot_slo_s",
         "trunk",
         "ttft_slo_s",
+        "waits",
     )
 
     def __init__(
@@ -103,6 +106,10 @@ class RowRecord:
         self.accepted_tokens = 0
         """How many of them were accepted."""
         self.parked_steps = 0
+        self.runs: TimeLimit | None = None
+        """The engine ends the request at the end of it, if it still runs."""
+        self.waits: TimeLimit | None = None
+        """The engine ends the request at the end of it, if it still waits."""
         self.ended = False
         """Done, and noted as such: the overlap loop sees a finished row once more."""
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from governor_protos.limits import MAX_COUNT, MAX_DURATION_S, MAX_FEEDBACK
 from governor_protos.messages import Outcome, StepFeedback, StepKind
 
+from sglang_patch.paces import Paces
+
 MAX_IN_FLIGHT = 64
 IDLE_GAP_S = 1e-3
 """A step launched this long after the one before ended started on an idle engine."""
@@ -45,6 +47,7 @@ class StepMeter:
         self._done: list[StepFeedback] = []
         self.decode_step_s = 0.0
         """Moving average of decode steps; 0 before the first."""
+        self.paces = Paces()
 
     def launched(self, step: LaunchedStep) -> None:
         self._in_flight[step.step] = step
@@ -66,6 +69,10 @@ class StepMeter:
         if step.kind is StepKind.DECODE:
             old = self.decode_step_s or latency_s
             self.decode_step_s = old + MEMORY * (latency_s - old)
+        if step.kind is StepKind.PREFILL:
+            self.paces.prefilled(step.prefill_tokens, latency_s)
+        else:
+            self.paces.decoded(step.rows, latency_s, idle_before=idle_before)
         self._done.append(
             StepFeedback(
                 step=step.step,

@@ -10,7 +10,16 @@ from xdist.scheduler import LoadFileScheduling
 
 TOGETHER = {
     f"tests/server/test_{name}.py": "normal_engine"
-    for name in ("clients", "equality", "faults", "request_fields", "request_headers", "upgrade")
+    for name in (
+        "clients",
+        "equality",
+        "faults",
+        "load_reports",
+        "request_fields",
+        "request_headers",
+        "upgrade",
+        "weight_update",
+    )
 } | {
     f"tests/emulated/test_{name}_on_emulated_engine.py": "cramped"
     for name in ("faults", "prefill", "retraction")

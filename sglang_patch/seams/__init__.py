@@ -8,6 +8,9 @@
 | ``receiving.py`` | ``SchedulerRequestReceiver._pull_raw_reqs`` | plan the coming step, tell every rank |
 | ``decoding.py`` | ``Scheduler.update_running_batch`` | park rows |
 | ``speculation.py`` | ``SpeculativeAlgorithm.create_worker``, ``adaptive_unsupported_reason`` | length of drafts, caps of rows |
+| ``prefilling.py`` | ``Scheduler.get_new_batch_prefill`` | how much is prefilled, whose prompts first |
+| ``pausing.py`` | ``Scheduler.pause_generation`` | nothing of retracted rows outlives the weights |
+| ``reporting.py`` | ``SchedulerMetricsReporter`` | parked rows count as running |
 | ``running.py`` | ``Scheduler.run_batch``, ``.launch_batch_sample_if_needed``, ``.process_batch_result`` | snapshot, measure, return parked rows |
 
 ``catalogue.py`` lists them; ``hooks.py`` registers them and checks that they took; ``versions.py`` lists the versions of

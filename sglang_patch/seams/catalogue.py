@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from sglang_patch.seams import (
     decoding,
+    pausing,
     prefilling,
     receiving,
+    reporting,
     running,
     speculation,
     startup,
@@ -17,6 +19,7 @@ from sglang_patch.seams import (
 from sglang_patch.seams.hooks import Hook
 
 _SCHEDULER = "sglang.srt.managers.scheduler.Scheduler."
+_REPORTER = "sglang.srt.managers.scheduler_components.metrics_reporter.SchedulerMetricsReporter."
 _LAUNCHER = frozenset({"launcher"})
 _IN_SCHEDULER = frozenset({"scheduler"})
 
@@ -94,9 +97,30 @@ HOOKS = (
     ),
     Hook(
         _SCHEDULER + "process_batch_result",
-        running.after_process_batch_result,
-        "after",
+        running.around_process_batch_result,
+        "around",
         ("self", "batch", "result"),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        _SCHEDULER + "pause_generation",
+        pausing.after_pause_generation,
+        "after",
+        ("self", "recv_req"),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        _REPORTER + "report_decode_stats",
+        reporting.around_report_decode_stats,
+        "around",
+        ("self", "can_run_cuda_graph", "running_batch"),
+        _IN_SCHEDULER,
+    ),
+    Hook(
+        _REPORTER + "_build_queued_request_metrics",
+        reporting.around_build_queued_request_metrics,
+        "around",
+        ("self",),
         _IN_SCHEDULER,
     ),
     Hook(

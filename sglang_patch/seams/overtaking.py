@@ -66,7 +66,12 @@ def prefill_ahead(
         for name, value in own.items():
             setattr(scheduler, name, value)
         scheduler.waiting_queue = [req for req in own["waiting_queue"] if id(req) not in gone]
-    return plan if plan.batch_to_run is not None else None
+    if plan.batch_to_run is None:
+        return None
+    # SGLang has counted what is still to be prefilled in the queue that it was shown.
+    pending_tokens = scheduler.load_inquirer._get_num_pending_tokens()
+    plan.batch_to_run.prefill_stats.num_pending_tokens = pending_tokens
+    return plan
 
 
 def named_before(first: Sequence[str], started: str) -> list[str]:

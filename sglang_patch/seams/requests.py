@@ -12,6 +12,11 @@ from governor_protos.messages import RowFlag
 from sglang_patch.governor import EngineGovernor
 from sglang_patch.requests import is_protected
 from sglang_patch.rows import RowRecord, RowTable
+from sglang_patch.seams.time_limits import (
+    has_session_limit,
+    note_running_limit,
+    note_session_limit,
+)
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req
@@ -64,7 +69,8 @@ def _keeps_memory(req: Req) -> bool:
 def _is_pinned(req: Req) -> bool:
     """Whether a row may never leave the batch.
 
-    Penalties and grammars keep per-batch state that advances with every step of the batch.
+    Penalties and grammars keep per-batch state that advances with every step of the batch. A
+    session with a time limit may be closed before its next request comes.
     """
     params = req.sampling_params
     return bool(
@@ -75,6 +81,7 @@ def _is_pinned(req: Req) -> bool:
         or params.min_new_tokens
         or req.return_hidden_states
         or getattr(req, "beam_group", None) is not None
+        or has_session_limit(req)
     )
 
 
@@ -98,6 +105,7 @@ def record(req: Req, governor: EngineGovernor, *, low_is_urgent: bool) -> RowRec
             pinned=_is_pinned(req),
             protected=_keeps_memory(req),
         )
+        note_session_limit(req, found, governor.deadlines, now_s())
         req.governor_record = found
     return found
 
@@ -118,6 +126,7 @@ def read_table(
         if req.finished():
             continue
         row = record(req, governor, low_is_urgent=low_is_urgent)
+        note_running_limit(req, row, governor.deadlines)
         records.append(row)
         output_tokens.append(len(req.output_ids))
         flag = _PROTECTED if row.protected else 0

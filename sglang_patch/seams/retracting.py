@@ -21,6 +21,7 @@ from sglang_patch.seams.differences.last_steps import staying
 from sglang_patch.seams.kv_room import whole
 from sglang_patch.seams.prefix_hits import is_plain
 from sglang_patch.seams.requests import may_retract
+from sglang_patch.seams.time_limits import ends_running_requests, ends_waiting_requests
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
@@ -32,15 +33,14 @@ def can_be_told(scheduler: Scheduler) -> bool:
 
     Only beside the knob ``prefill``, without which nobody is told who waits. Not with other caches
     than SGLang's two plain ones, which may fetch a request's prefix from elsewhere as it queues.
-    Nor where a time limit ends those who wait: a request would be ended for a wait that it owes to
-    others.
+    Nor where a time limit ends those who wait, or those who run, which is counted from their first
+    prefill on: a request would be ended for a wait that it owes to others.
     """
-    from sglang.srt.environ import envs
-
     return bool(
         prefilling.can_be_told(scheduler)
         and is_plain(scheduler.tree_cache)
-        and envs.SGLANG_REQ_WAITING_TIMEOUT.get() <= 0
+        and not ends_waiting_requests()
+        and not ends_running_requests()
     )
 
 
@@ -77,6 +77,7 @@ def retract(scheduler: Scheduler, batch: ScheduleBatch, rids: Set[str]) -> list[
     for req in gone:
         kv_record().release(req, scheduler.tree_cache)
         req.reset_for_retract()
+        req.governor_retracted = True
     _count(scheduler, gone)
     for req in gone:
         scheduler._add_request_to_queue(req, is_retracted=True)

@@ -14,6 +14,7 @@ from sglang_patch.queue import NOBODY
 from sglang_patch.seams import runtime, speculation
 from sglang_patch.seams.batches import put_back
 from sglang_patch.seams.ends import note_end
+from sglang_patch.seams.reporting import reported_with_parked_rows
 from sglang_patch.seams.requests import now_s, read_table
 from sglang_patch.steps import LaunchedStep
 
@@ -38,6 +39,8 @@ def around_run_batch(
     nothing. In the normal loop the call lasts as long as the step, so the report precedes it.
     """
     state = runtime.current()
+    if state is not None:
+        state.launched(scheduler.forward_ct + 1)
     kind = None if state is None or state.governor is None else _kind(batch)
     if state is None or state.governor is None or kind is None:
         return original(scheduler, batch, *args, **kwargs)
@@ -62,18 +65,20 @@ def after_launch_batch_sample(result: Any, scheduler: Scheduler, *args: Any, **k
     _return_parked(scheduler)
 
 
-def after_process_batch_result(
-    returned: Any, scheduler: Scheduler, batch: ScheduleBatch, result: Any
-) -> None:
+def around_process_batch_result(
+    original: Callable[..., Any], scheduler: Scheduler, batch: ScheduleBatch, result: Any
+) -> Any:
     """Measure the step; in the normal loop, the running batch becomes whole again."""
     state = runtime.current()
     if state is None:
-        return
+        return original(scheduler, batch, result)
+    returned = reported_with_parked_rows(original, state, batch, result)
     if state.governor is not None and batch.forward_iter is not None:
         with state.stretch:
             _take_in(state.governor, batch, result)
     if not scheduler.enable_overlap:
         _return_parked(scheduler)
+    return returned
 
 
 def _take_in(governor: EngineGovernor, batch: ScheduleBatch, result: Any) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sglang_patch.governor import EngineGovernor, StepOrder
+from sglang_patch.steps import MAX_IN_FLIGHT
 
 if TYPE_CHECKING:
-    from sglang.srt.managers.schedule_batch import ScheduleBatch
+    from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
     from sglang.srt.managers.scheduler import Scheduler
 
     from sglang_patch.holds import HoldMeter
@@ -36,6 +38,10 @@ class SchedulerRuntime:
     """Reads the waiting requests, where there is a governor that can tell about prefill."""
     parked: ScheduleBatch | None = None
     """Rows that sit out the step that is being put together or run."""
+    sat_out: dict[int, Sequence[Req]] = field(default_factory=dict)
+    """The rows that sit out each step that runs, by the step's number."""
+    reported: Sequence[Req] = ()
+    """The rows that sat out the step whose results are being taken in."""
 
     @property
     def stretch(self) -> AbstractContextManager[object]:
@@ -46,6 +52,13 @@ class SchedulerRuntime:
     def carrying_out(self) -> AbstractContextManager[object]:
         """Around SGLang's own work that an order asks for: it is measured apart."""
         return _UNMEASURED if self.holds is None else self.holds.carrying_out
+
+    def launched(self, step: int) -> None:
+        """A step starts to run: remember who sits it out until its results are in."""
+        if self.parked is not None:
+            self.sat_out[step] = self.parked.reqs
+            if len(self.sat_out) > MAX_IN_FLIGHT:
+                self.sat_out.pop(next(iter(self.sat_out)))
 
     def accept(self, order: StepOrder) -> None:
         """Request handler: rank 0's order, in its place in the stream of requests."""

@@ -30,6 +30,7 @@ from sglang_patch.seams import (
 )
 from sglang_patch.seams.differences.ranks import ranks_of
 from sglang_patch.seams.hooks import require_applied
+from sglang_patch.seams.time_limits import deadlines_of
 from sglang_patch.seams.unsupported import refuse_unsupported
 from sglang_patch.seams.waiting import WaitingQueue
 
@@ -79,6 +80,7 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
             draft_lengths=speculation.draft_lengths(scheduler),
             prefill=prefilling.can_be_told(scheduler),
             retract=retracting.can_be_told(scheduler),
+            deadlines=deadlines_of(scheduler),
         )
     state = runtime.SchedulerRuntime(
         scheduler=scheduler,

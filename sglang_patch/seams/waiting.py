@@ -17,6 +17,7 @@ from sglang_patch.seams.kv_room import rest_of
 from sglang_patch.seams.prefix_hits import cached_tokens, keeps_prefixes
 from sglang_patch.seams.requests import record
 from sglang_patch.seams.runtime import record_of
+from sglang_patch.seams.time_limits import note_waiting_limit
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req
@@ -69,6 +70,9 @@ class WaitingQueue:
             self._hits = {one: self._hits[one] for one in self._records if one in self._hits}
             for lost in _lost(before, self._records, rows, scheduler.waiting_queue):
                 note_lost(lost, governor, now_s)
+        if governor.deadlines.waiting_s:
+            for req, one in zip(reqs, self._records, strict=True):
+                note_waiting_limit(req, one, governor.deadlines)
         self._look_up(scheduler.tree_cache)
         hits = self._hits
         table = QueueTable(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import resource
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from sglang_patch import holds
 from sglang_patch.holds import LEAST_LIMIT_S, TOLERANCE, Hold, HoldMeter
 
 MAX_WAIT_S = 0.05
@@ -61,6 +64,35 @@ def test_a_blocking_call_is_its_own_though_it_computes_nothing(
     meter.step_over()
     assert told[0].is_stalled
     assert told[0].own_s == told[0].wall_s
+
+
+def test_a_page_that_is_read_from_disk_first_is_the_machines_doing(
+    meter: HoldMeter, told: list[Hold], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine short of memory the kernel blocks the thread wherever it touches such a page."""
+    read = SimpleNamespace(pages=0)
+
+    def getrusage(who: int) -> tuple[float, ...]:
+        used = list(resource.getrusage(who))
+        used[7] += read.pages
+        return tuple(used)
+
+    monkeypatch.setattr(holds, "getrusage", getrusage)
+    with meter:
+        time.sleep(2 * TOLERANCE * MAX_WAIT_S)  # stands for the disk
+        read.pages += 1
+    meter.step_over()
+    with meter:
+        time.sleep(2 * TOLERANCE * MAX_WAIT_S)  # in a stretch of its own nothing was read
+    meter.step_over()
+    assert [(hold.is_stalled, hold.is_disturbed) for hold in told] == [(False, True), (True, False)]
+    assert told[0].own_s < MAX_WAIT_S < told[0].wall_s
+
+
+def test_the_kernels_count_of_pages_read_is_where_it_is_looked_for() -> None:
+    used = resource.getrusage(resource.RUSAGE_THREAD)
+    assert used[holds._READ_IN] == used.ru_majflt
+    assert used[holds._GIVEN_UP] == used.ru_nvcsw
 
 
 def test_a_pause_counts_as_long_as_it_was_asked_for(meter: HoldMeter, told: list[Hold]) -> None:

@@ -54,7 +54,9 @@ class Original:
             raise RuntimeError("out of memory")
         scheduler.waiting_queue = queue[self.takes :]
         taken = bool(self.takes or scheduler.chunked_req)
-        return SimpleNamespace(batch_to_run=object() if taken else None, running_batch=running)
+        counted = scheduler.load_inquirer._get_num_pending_tokens()
+        batch = SimpleNamespace(prefill_stats=SimpleNamespace(num_pending_tokens=counted))
+        return SimpleNamespace(batch_to_run=batch if taken else None, running_batch=running)
 
 
 def prefill(
@@ -179,9 +181,11 @@ def test_whole_prompts_pass_the_started_one_as_far_as_they_fit() -> None:
     started = started_one()
     scheduler = scheduler_of(queue_of(30, 10, 25, 5), plain_tree(), chunked_req=started)
     original = Original(takes=2)
-    prefill(scheduler, PrefillOrder(40, ("b", "c", "a", "started", "d")), original)
+    plan = prefill(scheduler, PrefillOrder(40, ("b", "c", "a", "started", "d")), original)
     assert original.shown == [(["b", "c"], None, False)]
     assert original.most == [41]
+    stats = plan.batch_to_run.prefill_stats
+    assert stats.num_pending_tokens == 30 + 5 + 436, "of those who wait, and of the started one"
     assert scheduler.chunked_req is started
     assert rids(scheduler.waiting_queue) == ["a", "d"]
     assert (scheduler.chunked_prefill_size, scheduler.max_prefill_tokens) == (64, 1000)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from plain_trees import plain_tree
 from waiting_requests import Request, scheduler_of
 
+from sglang_patch.deadlines import Deadlines
 from sglang_patch.rows import Names
 from sglang_patch.seams import requests, retracting
 
@@ -103,7 +104,7 @@ def test_those_named_go_back_to_the_queue(released: list[str]) -> None:
         Row("a", said=7),
         Row("a", input_embeds=[[0.0]]),
         Row("a", multimodal_inputs=object()),
-        Row("a", session=object()),
+        Row("a", session=SimpleNamespace(timeout=None)),
         Row("a", return_routed_experts=True),
         Row("a", return_indexer_topk=True),
         Row("a", max_new_tokens=990),
@@ -159,8 +160,9 @@ def test_some_engines_are_not_told(changes: dict[str, Any], timeout_s: float) ->
     from sglang.srt.environ import envs
 
     assert retracting.can_be_told(engine())
-    with envs.SGLANG_REQ_WAITING_TIMEOUT.override(timeout_s):
-        assert not retracting.can_be_told(engine(**changes))
+    for limit in (envs.SGLANG_REQ_WAITING_TIMEOUT, envs.SGLANG_REQ_RUNNING_TIMEOUT):
+        with limit.override(timeout_s):
+            assert not retracting.can_be_told(engine(**changes))
 
 
 def test_rows_that_keep_their_memory_are_told_as_protected() -> None:
@@ -169,11 +171,16 @@ def test_rows_that_keep_their_memory_are_told_as_protected() -> None:
     def admit(rid: str, *args: Any, **facts: Any) -> Any:
         return SimpleNamespace(request_id=names.request_id(), rid=rid, **facts)
 
-    rows = [protected("a"), Row("b"), Row("c", session=object()), penalised("d")]
+    rows = [
+        protected("a"),
+        Row("b"),
+        Row("c", session=SimpleNamespace(timeout=None)),
+        penalised("d"),
+    ]
     table = requests.read_table(
         rows,  # type: ignore[arg-type]
         None,
-        SimpleNamespace(admit=admit),  # type: ignore[arg-type]
+        SimpleNamespace(admit=admit, deadlines=Deadlines()),  # type: ignore[arg-type]
         low_is_urgent=False,
     )
     assert table.flags == [RowFlag.PROTECTED, 0, RowFlag.PROTECTED, RowFlag.PINNED]

@@ -25,7 +25,9 @@ class Request:
         )
         self.extra_key = None
         self.positional_embed_overrides = None
-        self.time_stats = SimpleNamespace(scheduler_recv_time=1.0)
+        self.time_stats = SimpleNamespace(
+            scheduler_recv_time=1.0, forward_entry_time=0.0, wait_queue_entry_time=0.0
+        )
         self.priority = None
         self.grammar = None
         self.return_hidden_states = False
@@ -97,4 +99,12 @@ def scheduler_of(
         "grammar_manager": SimpleNamespace(has_waiting_grammars=lambda: False),
         "get_num_allocatable_reqs": lambda rows: 100 - rows,
     }
-    return SimpleNamespace(**(facts | changes))
+    scheduler = SimpleNamespace(**(facts | changes))
+
+    def pending_tokens() -> int:
+        started = scheduler.chunked_req
+        rest = 0 if started is None else started.seqlen - started.prefilled
+        return rest + sum(req.seqlen for req in scheduler.waiting_queue)
+
+    scheduler.load_inquirer = SimpleNamespace(_get_num_pending_tokens=pending_tokens)
+    return scheduler

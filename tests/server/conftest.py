@@ -88,10 +88,11 @@ def two_ranks(model: Path) -> Iterator[GovernedEngine]:
     yield from _governed(model, "--tp", "2", overlap=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two_replicas(model: Path) -> Iterator[GovernedEngine]:
-    """Governed, two data-parallel replicas, normal loop."""
-    yield from _governed(model, "--dp", "2", overlap=False)
+    """Governed, two data-parallel replicas that requests are balanced between, overlap loop."""
+    balanced = ("--dp", "2", "--load-balance-method", "total_requests")
+    yield from _governed(model, *balanced, overlap=True)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,9 @@ class PrefixCache(Protocol):
         """How many of the first ``limit`` of ``tokens`` a tree that keeps prefixes holds. Nothing
         in it is changed, and no time of use is renewed."""
 
+    def key(self, req: Req, tokens: Any) -> Any:
+        """What a tree that keeps prefixes looks up to find ``tokens`` of a request."""
+
 
 class SeparateCaches:
     """Up to 0.5.17: a class for each kind of cache."""
@@ -58,6 +61,11 @@ class SeparateCaches:
             node, key = child, key[shared:]
         return found
 
+    def key(self, req: Req, tokens: Any) -> Any:
+        from sglang.srt.mem_cache.radix_cache import RadixKey
+
+        return RadixKey(tokens, req.extra_key)
+
 
 class UnifiedCache:
     """In 0.5.23: one class, made up of components; also where nothing is kept."""
@@ -82,6 +90,11 @@ class UnifiedCache:
         key = RadixKey(tokens, req.extra_key, limit=limit, cache_salt=req.cache_salt)
         found, _node, _pinned = tree.tree_core.match_full_device_prefix(key)
         return int(found)
+
+    def key(self, req: Req, tokens: Any) -> Any:
+        from sglang.srt.mem_cache.radix_cache import RadixKey
+
+        return RadixKey(tokens, req.extra_key, cache_salt=req.cache_salt)
 
 
 @functools.cache
