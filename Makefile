@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models demo serve test test-sglang-latest bench fuzz readme lint format \
+.PHONY: help setup models demo serve test test-full-size test-sglang-latest bench fuzz readme lint format \
 	requirements clean
 
 help: ## show this
@@ -53,6 +53,12 @@ $(LATEST)/.ready: requirements/sglang-latest.txt pyproject.toml | $(UV)
 	$(UV) pip install --python $(LATEST)/bin/python -r requirements/sglang-latest.txt
 	$(UV) pip install --python $(LATEST)/bin/python --no-deps -e .
 	touch $@
+
+# These run in a reduced size in `make test`.
+FULL_SIZE_TESTS := $(addprefix tests/emulated/test_,churn_on_emulated_engine.py many_engines.py)
+
+test-full-size: setup ## hundreds of aborts and hang-ups, and several engines started together
+	TEST_FULL_SIZE=1 $(BIN)/python -m pytest $(FULL_SIZE_TESTS)
 
 # Hook signatures, start-up and refusals; what each step is shown; both loops against stock, with
 # aborts in flight; request fields; faults; prefill and retraction by order; the emulated engine.

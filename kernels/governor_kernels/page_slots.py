@@ -1,4 +1,4 @@
-"""KV slots of new tokens where KV is kept in pages: the rest of a row's last page, then new pages."""
+"""KV slots of new tokens in pages: the rest of a row's last page, then new pages."""
 
 from __future__ import annotations
 
