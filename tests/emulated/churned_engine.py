@@ -23,7 +23,7 @@ from governor_bench.servers import Controller, EmulatedEngine
 
 PAGE_TOKENS = 16
 CHUNK_TOKENS = 128
-KV_TOKENS = 8192
+KV_TOKENS = 4096
 PROFILE = {
     "name": "quick",
     "source": "made up for this test",
@@ -43,15 +43,19 @@ STRICT = {
 FLUSH_WITHIN_S = 60
 
 
-def churned_engine(folder: Path, *, overlap: bool) -> EmulatedEngine:
-    """Governed by whoever listens at ``controller.sock`` in ``folder``."""
+def churned_engine(
+    folder: Path, *, overlap: bool, name: str = "", log_name: str = "engine.log"
+) -> EmulatedEngine:
+    """Governed by whoever listens at ``controller.sock`` in ``folder``, under ``name`` or its own
+    choice."""
     profile = folder / "quick.json"
     profile.write_bytes(msgspec.json.encode(PROFILE))
     return EmulatedEngine(
         folder,
         profile,
         overlap=overlap,
-        governor={"ENDPOINT": f"ipc://{folder}/controller.sock"},
+        governor={"ENDPOINT": f"ipc://{folder}/controller.sock"}
+        | ({"ENGINE_ID": name} if name else {}),
         arguments=(
             *("--enable-metrics", "--page-size", str(PAGE_TOKENS)),
             *("--chunked-prefill-size", str(CHUNK_TOKENS)),
@@ -59,6 +63,7 @@ def churned_engine(folder: Path, *, overlap: bool) -> EmulatedEngine:
             *("--schedule-conservativeness", "0.1"),
         ),
         environment=STRICT,
+        log_name=log_name,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import time
+import urllib.error
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -31,6 +32,9 @@ MOST_GROWTH_PCT = 2.0 if FULL else 10.0
 """A short run is all warm-up: caches fill, and threads of pools start."""
 MOST_MORE_FILES = 8
 """Connections of the last few clients are still being closed."""
+ENDLESS = 4000
+"""Output tokens that nobody gets before the abort, however busy the machine is."""
+CLIENT_CLOSED_REQUEST = 499
 EVERY_KNOB = "laps_sd+adaptive_chunk+random:0.5"
 
 
@@ -97,10 +101,14 @@ def test_clients_that_hang_up_leave_nothing_behind(governed: Governed) -> None:
     assert max(footprint.more_files().values()) <= MOST_MORE_FILES, footprint.more_files()
 
 
-def reason_of(future: Future[Any]) -> set[str]:
-    answer = future.result()
+def is_aborted(future: Future[Any]) -> bool:
+    """SGLang says so with an answer, or with a status if nothing was written."""
+    try:
+        answer = future.result()
+    except urllib.error.HTTPError as error:
+        return error.code == CLIENT_CLOSED_REQUEST
     answers = answer if isinstance(answer, list) else [answer]
-    return {one["meta_info"]["finish_reason"]["type"] for one in answers}
+    return {one["meta_info"]["finish_reason"]["type"] for one in answers} == {"abort"}
 
 
 @pytest.mark.parametrize("everybody", [False, True], ids=["by rid", "all"])
@@ -114,10 +122,10 @@ def test_after_every_abort_the_cache_can_be_flushed(governed: Governed, everybod
             asked: list[tuple[int, dict[str, Any]]] = [
                 (20, {"sampling": {"n": 8}}),
                 (40, {}),
-                (2000, {}),
+                (1500, {}),
             ]
             answers = [
-                pool.submit(generate, governed.engine, prompt(tokens), 600, rid=rid, **more)
+                pool.submit(generate, governed.engine, prompt(tokens), ENDLESS, rid=rid, **more)
                 for rid, (tokens, more) in zip(rids, asked, strict=True)
             ]
             time.sleep(rng.uniform(0.0, 0.1))
@@ -130,7 +138,7 @@ def test_after_every_abort_the_cache_can_be_flushed(governed: Governed, everybod
                     while not answer.done():
                         abort(governed.url, rid)
                         time.sleep(0.02)
-            assert [reason_of(answer) for answer in answers] == [{"abort"}] * 3
+            assert all(is_aborted(answer) for answer in answers)
             flush(governed.url)
     assert_nothing_is_left(governed)
 
@@ -139,18 +147,18 @@ def test_a_crowd_that_is_retracted_parked_and_held_gets_every_token(governed: Go
     """More than there is memory for, with targets that can be met only if others give way."""
     rng, name = random.Random(11), "governor_retracted_rows_total"
     before = metrics(governed.engine)
-    work = []
+    work: list[tuple[list[int], int, dict[str, Any]]] = []
     for number in range(CROWD):
-        samples = rng.choice((1, 1, 1, 4))
-        targets = {"ttft_slo_ms": 200, "tpot_slo_ms": 20} if number % 3 else {}
-        sampling = {"n": samples, "custom_params": targets} if targets else {"n": samples}
-        tokens = rng.randint(200, 600) if number % 4 == 0 else rng.randint(5, 120)
+        is_long = number % 12 < 4
+        tokens = rng.randint(300, 600) if is_long else rng.randint(3, 40)
+        targets = {} if is_long else {"ttft_slo_ms": 200, "tpot_slo_ms": 20}
+        sampling = {"n": rng.choice((1, 2, 4)) if is_long else 1, "custom_params": targets}
         work.append((prompt(rng.choice((3, 60, 400, 900))), tokens, sampling))
     with ThreadPoolExecutor(CROWD) as pool:
         answers = []
         for ids, tokens, sampling in work:
             answers.append(pool.submit(generate, governed.engine, ids, tokens, sampling=sampling))
-            time.sleep(rng.uniform(0, 0.05))
+            time.sleep(rng.uniform(0, 0.03))
         with begin(governed.engine, prompt(50), 500):
             pass  # hangs up while all are there
         for (ids, tokens, _), answer in zip(work, answers, strict=True):
@@ -160,5 +168,5 @@ def test_a_crowd_that_is_retracted_parked_and_held_gets_every_token(governed: Go
     after = metrics(governed.engine)
     own = "sglang:num_retracted_requests_total"
     ordered = after[name] - before.get(name, 0)
-    assert 0 < ordered <= after[own] - before.get(own, 0)
+    assert 0 < ordered <= after.get(own, 0) - before.get(own, 0)
     assert_nothing_is_left(governed)
