@@ -9,15 +9,28 @@ import os
 import random
 import time
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from churned_engine import Footprint, abort, churned_engine, flush, hang_up, load_of
-from emulated_requests import begin, generate, metrics, prompt
+from churned_engine import (
+    CHUNK_TOKENS,
+    Footprint,
+    abort,
+    churned_engine,
+    flush,
+    hang_up,
+    load_of,
+)
+from cramped_engine import told
+from emulated_requests import generate, metrics, prompt
 from governor_bench.processes import workspace
 from governor_bench.servers import Controller, EmulatedEngine
+from governor_protos.columns import unpack
+from governor_protos.messages import Decision, Snapshot
+from listening_controller import listening
 
 from sglang_patch.emulated.tokens import continuation
 
@@ -34,6 +47,7 @@ MOST_MORE_FILES = 8
 """Connections of the last few clients are still being closed."""
 ENDLESS = 4000
 """Output tokens that nobody gets before the abort, however busy the machine is."""
+RETRACTED = "governor_retracted_rows_total"
 CLIENT_CLOSED_REQUEST = 499
 EVERY_KNOB = "laps_sd+adaptive_chunk+random:0.5"
 
@@ -47,29 +61,35 @@ class Governed(NamedTuple):
         return self.engine.url
 
 
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with workspace() as path:
+        yield path
+
+
 @pytest.fixture(scope="module", params=["overlap", "normal"] if FULL else ["overlap"])
-def governed(request: pytest.FixtureRequest) -> Iterator[Governed]:
-    with (
-        workspace() as folder,
-        Controller(folder, policy=EVERY_KNOB) as controller,
-        churned_engine(folder, overlap=request.param == "overlap") as engine,
-    ):
+def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[EmulatedEngine]:
+    with churned_engine(folder, overlap=request.param == "overlap") as started:
+        started.wait_ready()
+        yield started
+        assert started.is_running()
+
+
+@pytest.fixture
+def governed(engine: EmulatedEngine, folder: Path) -> Iterator[Governed]:
+    with Controller(folder, policy=EVERY_KNOB) as controller:
         controller.wait_ready()
-        engine.wait_ready()
         yield Governed(engine, controller)
-        assert engine.is_running()
         assert controller.is_running()
 
 
-def assert_nothing_is_left(governed: Governed) -> None:
-    flush(governed.url)
-    load = load_of(governed.url)
+def assert_nothing_is_left(engine: EmulatedEngine) -> None:
+    flush(engine.url)
+    load = load_of(engine.url)
     left = ("num_running_reqs", "num_waiting_reqs", "num_used_tokens")
     assert {name: load[name] for name in left} == dict.fromkeys(left, 0)
-    (session,) = governed.controller.status()["engines"]
-    assert session["dp_rank"] == 0
     ids = prompt(30)
-    assert generate(governed.engine, ids, 20)["output_ids"] == continuation(ids, 20)
+    assert generate(engine, ids, 20)["output_ids"] == continuation(ids, 20)
 
 
 def test_clients_that_hang_up_leave_nothing_behind(governed: Governed) -> None:
@@ -96,7 +116,8 @@ def test_clients_that_hang_up_leave_nothing_behind(governed: Governed) -> None:
             footprint.read()
     name = "governor_parked_row_steps_total"
     assert metrics(governed.engine)[name] > before.get(name, 0)
-    assert_nothing_is_left(governed)
+    assert_nothing_is_left(governed.engine)
+    assert len(governed.controller.status()["engines"]) == 1
     assert max(footprint.growth().values()) <= MOST_GROWTH_PCT, footprint.growth()
     assert max(footprint.more_files().values()) <= MOST_MORE_FILES, footprint.more_files()
 
@@ -140,33 +161,50 @@ def test_after_every_abort_the_cache_can_be_flushed(governed: Governed, everybod
                         time.sleep(0.02)
             assert all(is_aborted(answer) for answer in answers)
             flush(governed.url)
-    assert_nothing_is_left(governed)
+    assert_nothing_is_left(governed.engine)
 
 
-def test_a_crowd_that_is_retracted_parked_and_held_gets_every_token(governed: Governed) -> None:
-    """More than there is memory for, with targets that can be met only if others give way."""
-    rng, name = random.Random(11), "governor_retracted_rows_total"
-    before = metrics(governed.engine)
-    work: list[tuple[list[int], int, dict[str, Any]]] = []
-    for number in range(CROWD):
-        is_long = number % 12 < 4
-        tokens = rng.randint(300, 600) if is_long else rng.randint(3, 40)
-        targets = {} if is_long else {"ttft_slo_ms": 200, "tpot_slo_ms": 20}
-        sampling = {"n": rng.choice((1, 2, 4)) if is_long else 1, "custom_params": targets}
-        work.append((prompt(rng.choice((3, 60, 400, 900))), tokens, sampling))
-    with ThreadPoolExecutor(CROWD) as pool:
+def at_random(seed: int) -> Callable[[Snapshot], Decision]:
+    """Any budget, often none; waiting ones in any order; rows that sit out, rows that give way."""
+    rng = random.Random(seed)
+
+    def decide(asked: Snapshot) -> Decision:
+        rows = unpack("I", asked.rows.request_id)
+        waiting = list(unpack("I", asked.queue.request_id))
+        return told(
+            asked,
+            rng.choice((-1, 0, 0, rng.randint(1, 16), rng.randint(1, CHUNK_TOKENS))),
+            rng.sample(waiting, rng.randint(0, len(waiting))),
+            park=[row for row in rows if rng.random() < 0.3],
+            retract=[row for row in rows if rng.random() < 0.05],
+        )
+
+    return decide
+
+
+def test_a_crowd_that_is_retracted_parked_and_held_gets_every_token(
+    engine: EmulatedEngine, folder: Path
+) -> None:
+    """There is memory for a part of it only; some hang up."""
+    rng, ordered, all_of_them = random.Random(11), RETRACTED, "sglang:num_retracted_requests_total"
+    before = metrics(engine)
+    work = [
+        (prompt(rng.choice((3, 60, 400, 900))), rng.choice((20, 60, 300)), rng.choice((1, 1, 4)))
+        for _ in range(CROWD)
+    ]
+    with listening(folder, at_random(5)) as heard, ThreadPoolExecutor(CROWD) as pool:
+        heard.wait(lambda it: it.hello is not None, "the engine did not connect")
         answers = []
-        for ids, tokens, sampling in work:
-            answers.append(pool.submit(generate, governed.engine, ids, tokens, sampling=sampling))
+        for number, (ids, tokens, samples) in enumerate(work):
+            answers.append(pool.submit(generate, engine, ids, tokens, sampling={"n": samples}))
             time.sleep(rng.uniform(0, 0.03))
-        with begin(governed.engine, prompt(50), 500):
-            pass  # hangs up while all are there
+            if number % 8 == 0:
+                hang_up(engine.url, prompt(50), 400, rng)
         for (ids, tokens, _), answer in zip(work, answers, strict=True):
-            told = answer.result()
-            for one in told if isinstance(told, list) else [told]:
+            replied = answer.result()
+            for one in replied if isinstance(replied, list) else [replied]:
                 assert one["output_ids"] == continuation(ids, tokens)
-    after = metrics(governed.engine)
-    own = "sglang:num_retracted_requests_total"
-    ordered = after[name] - before.get(name, 0)
-    assert 0 < ordered <= after.get(own, 0) - before.get(own, 0)
-    assert_nothing_is_left(governed)
+    after = metrics(engine)
+    gave_way = after[ordered] - before.get(ordered, 0)
+    assert 0 < gave_way <= after[all_of_them] - before.get(all_of_them, 0)
+    assert_nothing_is_left(engine)
