@@ -15,8 +15,8 @@ export PYTHONDONTWRITEBYTECODE :=
 WITH_MAKE := $(shell setpriv --pdeathsig TERM true 2>/dev/null && echo setpriv --pdeathsig TERM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models demo serve test test-sglang-latest test-sglang-kits bench fuzz readme \
-	lint format requirements clean
+.PHONY: help setup models demo serve test test-full-size test-sglang-latest test-sglang-kits bench \
+	fuzz readme lint format requirements clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -60,6 +60,12 @@ $(LATEST)/.ready: requirements/sglang-latest.txt pyproject.toml | $(UV)
 	$(UV) pip install --python $(LATEST)/bin/python -r requirements/sglang-latest.txt
 	$(UV) pip install --python $(LATEST)/bin/python --no-deps -e .
 	touch $@
+
+# These run in a reduced size in `make test`.
+FULL_SIZE_TESTS := $(addprefix tests/emulated/test_,churn_on_emulated_engine.py many_engines.py)
+
+test-full-size: setup ## hundreds of aborts and hang-ups, and several engines started together
+	TEST_FULL_SIZE=1 $(BIN)/python -m pytest $(FULL_SIZE_TESTS)
 
 # Hook signatures, start-up and refusals; what each step is shown; both loops against stock, with
 # aborts in flight; request fields; faults; prefill and retraction by order; the emulated engine.

@@ -21,7 +21,7 @@ from controller_service.peer_limits import Limit
 from controller_service.policies.base import Policy, PolicyFailed
 from controller_service.policies.registry import parse_policy
 from controller_service.session import EngineSession
-from controller_service.sessions import Sessions, TooManyEngines
+from controller_service.sessions import NameTaken, Sessions, TooManyEngines
 from controller_service.throttle import Throttle
 from controller_service.version import package_version
 
@@ -170,6 +170,12 @@ class Controller:
             text = f"the engine speaks protocol {theirs}, this controller {OURS}: upgrade the older"
             logger.warning("engine %s: refused, %s", hello.engine_id, text)
             return _refusal("incompatible_version", text)
+        try:
+            self.sessions.admit(identity, hello, now_s)
+        except (NameTaken, TooManyEngines) as error:
+            logger.warning("engine %s: refused, %s", hello.engine_id, error)
+            reason = "name_taken" if isinstance(error, NameTaken) else "too_many_engines"
+            return _refusal(reason, str(error))
         session = self.sessions.known(hello)
         is_news = session is None or self.sessions.hear(identity, now_s) is not session
         if session is None:
@@ -183,11 +189,7 @@ class Controller:
                 self.models.length_fits,
             )
         session.hello = hello
-        try:
-            self.sessions.seat(identity, session, now_s)
-        except TooManyEngines as error:
-            logger.warning("engine %s: refused, %s", hello.engine_id, error)
-            return _refusal("too_many_engines", f"{error}; raise max_engines or add a controller")
+        self.sessions.seat(identity, session, now_s)
         if is_news:  # an idle engine introduces itself every few seconds
             logger.info("engine %s: welcome (SGLang %s)", hello.engine_id, hello.sglang_version)
         return encode(

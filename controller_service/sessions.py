@@ -11,6 +11,8 @@ from controller_service.session import EngineSession
 
 logger = logging.getLogger(__name__)
 
+NAME_KEPT_S = 10.0
+"""Who was heard since then is taken to be alive. An idle engine is heard every 5 s."""
 DORMANT = 32
 """Silent engines whose predictor and records are kept in case they come back."""
 
@@ -19,6 +21,10 @@ Key = tuple[str, str]
 
 class TooManyEngines(ValueError):
     """The controller serves as many engines as it may."""
+
+
+class NameTaken(ValueError):
+    """Another engine has this name and is alive."""
 
 
 class _Seat:
@@ -68,16 +74,37 @@ class Sessions:
                 return seat.session
         return self._dormant.get(key)
 
-    def seat(self, identity: bytes, session: EngineSession, now_s: float) -> None:
-        """Give ``session`` the seat of ``identity``; its older seat, if any, is vacated.
+    def admit(self, identity: bytes, hello: Hello, now_s: float) -> None:
+        """Make way for the engine behind ``identity``: its older seat, if any, is vacated. So is
+        the seat of an engine of the same name that has fallen silent.
 
         Raises:
+            NameTaken: an engine of the same name is alive. Their steps would be mixed up.
             TooManyEngines: names the limit.
         """
-        for other in [name for name, seat in self._seats.items() if seat.session is session]:
-            del self._seats[other]
-        if identity not in self._seats and len(self._seats) >= self._most:
-            raise TooManyEngines(f"this controller serves {self._most} engines already")
+        others = {name: seat for name, seat in self._seats.items() if name != identity}
+        same_name = {
+            name: seat
+            for name, seat in others.items()
+            if seat.session.hello.engine_id == hello.engine_id
+        }
+        for seat in same_name.values():
+            silent_s = now_s - seat.heard_s
+            if _key(seat.session.hello) != _key(hello) and silent_s < NAME_KEPT_S:
+                raise NameTaken(
+                    f"another engine of the name {hello.engine_id} was heard {silent_s:.1f} s ago; "
+                    "give each engine a name of its own with GOVERNOR_ENGINE_ID"
+                )
+        if identity not in self._seats and len(others) - len(same_name) >= self._most:
+            raise TooManyEngines(
+                f"this controller serves {self._most} engines already; raise max_engines or add a "
+                "controller"
+            )
+        for name in same_name:
+            self._set_aside(name)
+
+    def seat(self, identity: bytes, session: EngineSession, now_s: float) -> None:
+        """Give ``session`` the seat of ``identity``, which was admitted."""
         self._dormant.pop(_key(session.hello), None)
         self._seats[identity] = _Seat(session, now_s)
 
@@ -91,11 +118,14 @@ class Sessions:
         for identity, seat in list(self._seats.items()):
             if now_s - seat.heard_s < self._expiry_s:
                 continue
-            del self._seats[identity]
-            self._dormant[_key(seat.session.hello)] = seat.session
-            if len(self._dormant) > DORMANT:
-                del self._dormant[next(iter(self._dormant))]
+            self._set_aside(identity)
             logger.info("engine %s: silent, session set aside", seat.session.hello.engine_id)
+
+    def _set_aside(self, identity: bytes) -> None:
+        session = self._seats.pop(identity).session
+        self._dormant[_key(session.hello)] = session
+        if len(self._dormant) > DORMANT:
+            del self._dormant[next(iter(self._dormant))]
 
 
 def _key(hello: Hello) -> Key:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 MAX_DRAIN = 32
 """Frames read in one poll; what is left waits for the next step."""
 HWM = 16
+MAX_IDENTITY = 255
+"""Bytes that ZeroMQ takes."""
 HELLO_INTERVAL_S = 0.25
 KEEP_ALIVE_S = 5.0
 """An engine that asks nothing introduces itself this often, so that a controller that was
@@ -30,8 +32,7 @@ POLL_PAUSE_S = 5e-5
 REFUSED_RETRY_S = 10.0
 RENEW_S = 10.0
 """After so long without a word the connection is made anew. ZeroMQ gives up for good on a peer that
-broke its protocol, as by a frame above the limit, or whose key was refused, and does not notice
-that another engine has taken this one's name."""
+broke its protocol, as by a frame above the limit, or whose key was refused."""
 
 
 class LinkState(Enum):
@@ -63,7 +64,7 @@ class ControllerLink:
         self._hello = encode(hello)
         self._breaker = breaker
         self._context = zmq.Context(io_threads=1)
-        self._identity = hello.engine_id.encode()[:255]
+        self._identity = _identity(hello)
         self._keys = keys
         self._holds = holds
         self._socket = self._connected()
@@ -213,7 +214,7 @@ class ControllerLink:
         self._socket = self._connected()
         self._unheard_since_s = None
         if self.state is LinkState.READY:
-            self.state = LinkState.INTRODUCING  # whoever has had the name meanwhile is another
+            self.state = LinkState.INTRODUCING  # it may have been forgotten meanwhile
 
     def _introduce_anew(self, now_s: float) -> None:
         if self.state is LinkState.READY:
@@ -318,3 +319,9 @@ class ControllerLink:
             )
         self.state = LinkState.REFUSED
         self._next_hello_s = now_s + REFUSED_RETRY_S
+
+
+def _identity(hello: Hello) -> bytes:
+    """Of the socket: this engine's own, so that another of its name cannot take its connection."""
+    own = b"." + hello.incarnation.encode()
+    return (hello.engine_id.encode()[: MAX_IDENTITY - len(own)] + own)[:MAX_IDENTITY]

@@ -201,7 +201,7 @@ class Refusal(Wire, frozen=True, tag="refusal"):
     protocol_major: Count
     protocol_minor: Count
     reason: Text
-    """Machine-readable: ``incompatible_version``, ``unknown_engine``,
+    """Machine-readable: ``incompatible_version``, ``unknown_engine``, ``name_taken``,
     ``too_many_engines``, ``invalid_message``; engines treat one they do not know as final."""
     message: Message
 

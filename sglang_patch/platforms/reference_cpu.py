@@ -10,7 +10,7 @@ Use it by name; nothing else changes in the launch command:
     SGLANG_PLATFORM=governor_reference_cpu OMP_NUM_THREADS=1 \\
         python -m sglang.launch_server --model-path MODEL --device cpu
 
-`--tp 2` and `--dp 2` work, and so do the overlap loop (the default) and
+`--tp 2` and `--dp 2` work, and so do `--page-size`, the overlap loop (the default) and
 `--disable-overlap-schedule`. Give one thread to each engine process (`OMP_NUM_THREADS=1`): OpenMP
 threads that wait for a core they share with the tokenizer make a step many times slower. On a host
 with a GPU, hide it with `CUDA_VISIBLE_DEVICES=`, since some of SGLang's choices ask torch for CUDA

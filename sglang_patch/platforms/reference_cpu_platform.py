@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -11,6 +12,7 @@ import torch
 from sglang.srt.platforms.interface import PlatformEnum, SRTPlatform
 
 from sglang_patch.platforms.gloo_groups import use_gloo_only
+from sglang_patch.platforms.page_ops import allocate_pages_without_kernels
 from sglang_patch.platforms.speculation import requirements, workers
 from sglang_patch.seams import versions
 
@@ -83,7 +85,9 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
         use_gloo_only(GroupCoordinator)
         if not hasattr(SRTPlatform, "get_mha_kv_pool_cls"):
             # SGLang 0.5.23 asks a platform for an allocator of larger pages only.
-            kv_cache_configurator.TokenToKVPoolAllocator = self.get_paged_allocator_cls()
+            from sglang_patch.platforms.token_allocator import TokenAllocator
+
+            kv_cache_configurator.TokenToKVPoolAllocator = TokenAllocator
         workers.prepare(SpeculativeAlgorithm)
 
     def get_default_attention_backend(self) -> str:
@@ -103,11 +107,9 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
         pool: type = MHATokenToKVPool
         return pool
 
-    def get_paged_allocator_cls(self) -> type:
-        """Class of the KV allocator: SGLang's for pages of one token, in a paged signature."""
-        from sglang_patch.platforms.token_allocator import TokenAllocator
-
-        return TokenAllocator
+    def get_paged_allocator_cls(self) -> Callable[..., Any]:
+        """What makes the KV allocator for a `page_size`. SGLang calls it as it would a class."""
+        return make_allocator
 
     def get_device(self, device_id: int = 0) -> str:
         """Torch device of a rank; all ranks share the one CPU."""
@@ -148,6 +150,24 @@ class ReferenceCpuPlatform(SRTPlatform):  # type: ignore[misc]
     def get_torch_profiler_activity(self) -> Any:
         """Torch's profiler activity for this device."""
         return torch.profiler.ProfilerActivity.CPU
+
+
+def make_allocator(size: int, *, page_size: int, **more: Any) -> Any:
+    """SGLang's allocator of KV, without kernels.
+
+    Args:
+        size: tokens.
+        page_size: tokens of a page.
+        more: as SGLang's allocators take it.
+    """
+    if page_size == 1:
+        from sglang_patch.platforms.token_allocator import TokenAllocator
+
+        return TokenAllocator(size, **more)
+    from sglang.srt.mem_cache.allocator.paged import PagedTokenToKVPoolAllocator
+
+    allocate_pages_without_kernels()
+    return PagedTokenToKVPoolAllocator(size, page_size=page_size, **more)
 
 
 def bound_ranks(server_args: ServerArgs) -> int:

@@ -193,13 +193,6 @@ def test_drafts_are_refused_of_a_version_whose_kernels_are_not_known(
     platform.apply_server_args_defaults(server_args(speculative_algorithm="EMULATED"))
 
 
-def test_pages_of_several_tokens_are_refused(platform: Any) -> None:
-    with pytest.raises(ValueError, match="--page-size"):
-        platform.get_paged_allocator_cls()(
-            8, page_size=16, dtype=None, device="cpu", kvcache=None, need_sort=False
-        )
-
-
 SWITCHES = [names[0] for names in DEVICE_COMMUNICATORS]
 
 

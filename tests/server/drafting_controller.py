@@ -1,5 +1,5 @@
-"""A controller that decides at random how much is drafted and who sits out or is retracted.
-It hears all that the engine says.
+"""A controller that decides at random how much is drafted, who sits out or is retracted, and whose
+prompts go first. It hears all that the engine says.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ def decision(
     orders: list[Band] | None = None,
     budget: int = -1,
     prefill: int = -1,
+    first: list[int] | None = None,
     retract: list[int] | None = None,
 ) -> Decision:
-    """A decision for a snapshot's step; ``caps``, ``park`` and ``retract`` name request ids."""
+    """A decision for a snapshot's step; ``caps``, ``park``, ``first`` and ``retract`` name request
+    ids."""
     caps = caps or {}
     return Decision(
         snapshot.for_step,
@@ -80,13 +82,14 @@ def decision(
         caps=bytes(caps.values()),
         draft_budget=budget,
         prefill_tokens=prefill,
+        prefill_first=array("I", first or []).tobytes(),
         retract=array("I", retract or []).tobytes(),
     )
 
 
 def at_random(seed: int, most: int = 0) -> Decide:
     """Half of the rows sit out, some are retracted, and the others draft any length, half of them
-    with a cap; now and then nobody is prefilled, or some tokens are.
+    with a cap; now and then nobody is prefilled, or some tokens are; some who wait go first.
 
     Args:
         most: draft tokens of a row, for an engine that takes a budget for all of them: every other
@@ -96,6 +99,7 @@ def at_random(seed: int, most: int = 0) -> Decide:
 
     def decide(snapshot: Snapshot, lengths: tuple[int, ...]) -> Decision:
         rows = unpack("I", snapshot.rows.request_id)
+        waiting = unpack("I", snapshot.queue.request_id)
         length = rng.choice((-1, *lengths))
         cap = most or max(0, length)
         return decision(
@@ -105,6 +109,7 @@ def at_random(seed: int, most: int = 0) -> Decide:
             park=[row for row in rows if rng.random() < 0.5],
             budget=rng.choice((-1, int(rng.random() ** 2 * most * len(rows)))) if most else -1,
             prefill=rng.choice((-1, 0, rng.randint(1, 32))),
+            first=rng.sample(list(waiting), rng.randint(0, len(waiting))),
             retract=[row for row in rows if rng.random() < 0.05],
         )
 

@@ -28,7 +28,8 @@ LONGEST = 700
 LOOPS = {
     "overlap": (True, ()),
     "mixed": (False, ("--enable-mixed-chunk",)),
-    "two_ranks": (False, ("--tp", "2")),
+    "two_ranks": (True, ("--tp", "2")),
+    "pages": (True, ("--page-size", "16")),
 }
 
 

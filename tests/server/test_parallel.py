@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 def test_two_tensor_parallel_ranks(
     two_ranks: GovernedEngine, stock_without_penalties: Results
 ) -> None:
-    with two_ranks.controller("random:0.5"):
+    with two_ranks.controller("laps_sd+adaptive_chunk+random:0.5"):
         governed, counted = run_counted(two_ranks.url, penalties=False)
     assert compare(stock_without_penalties, governed) == []
     assert counted.parked_row_steps > 0

@@ -13,7 +13,7 @@ import psutil
 from governor_bench.faults.judge import Verdict
 from governor_bench.faults.kinds import Faults, Kind
 from governor_bench.faults.schedule import APART_S
-from governor_bench.faults.target import Load, Target, wait_until
+from governor_bench.faults.target import FaultBenchError, Load, Target, wait_until
 from governor_bench.processes import get_json
 from governor_bench.servers import Controller, CpuEngine, EmulatedEngine
 
@@ -60,19 +60,30 @@ def kill_engine(target: Target, faults: Faults, rng: Random, start: StartEngine,
     return lost.lost_requests
 
 
-def double_identity(target: Target, faults: Faults, times: int, loads: tuple[Load, Load]) -> None:
-    """Two engines say that they are the same one; each takes the seat from the other."""
+def double_identity(
+    target: Target, other: Target, faults: Faults, times: int, loads: tuple[Load, Load]
+) -> None:
+    """Two engines say that they are the same one; whoever comes first keeps the name.
+
+    Raises:
+        FaultBenchError: the name changed hands while both were alive, or nobody was refused.
+    """
+
+    def refused() -> int:
+        return sum(one.counters().falls.get("refused", 0) for one in (target, other))
+
     with target.controller() as controller:
         target.wait_connected(controller)
-        last = _incarnations(controller)
+        first = _incarnations(controller)
         with loads[0], loads[1]:
             for _ in range(times):
                 wait_until(
-                    partial(_has_changed, controller, last),
-                    "an engine whose name another has taken never came back",
+                    partial(_has_grown, refused, refused()),
+                    "no step of an engine whose name another has was counted as refused",
                     BACK_WITHIN_S,
                 )
-                last = _incarnations(controller)
+                if _incarnations(controller) != first:
+                    raise FaultBenchError("an engine took the name of one that is alive")
                 faults.add(Kind.SAME_IDENTITY)
 
 
@@ -112,9 +123,8 @@ def _is_another(url: str, before: str) -> bool:
         return False
 
 
-def _has_changed(controller: Controller, before: set[str]) -> bool:
-    now = _incarnations(controller)
-    return bool(now) and now != before
+def _has_grown(count: Callable[[], int], before: int) -> bool:
+    return count() > before
 
 
 def _incarnations(controller: Controller) -> set[str]:

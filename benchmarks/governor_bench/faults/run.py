@@ -189,7 +189,7 @@ def _emulated(bench: Bench) -> None:
                 "two engines of one identity",
                 target,
                 lambda load: double_identity(
-                    target, bench.faults, TIMES, (load, Load(other, bench.verdict))
+                    target, other, bench.faults, TIMES, (load, Load(other, bench.verdict))
                 ),
             )
             target.end(target.engine, signal.SIGTERM)

@@ -23,6 +23,8 @@ class Replacement(NamedTuple):
     function: Callable[..., Any]
     is_kernel: bool = False
     """A Triton kernel, called as `kernel[grid](...)`."""
+    remedy: str = "Leave out --speculative-algorithm."
+    """What to do on a version of SGLang that this does not fit."""
 
 
 class Launchable:
@@ -80,15 +82,15 @@ def _require(item: Replacement) -> Any:
         original = getattr(pkgutil.resolve_name(owner), name)
     except (ImportError, AttributeError) as error:
         raise RuntimeError(
-            f"SGLang has no {item.target}: the reference CPU platform does not know how this "
-            "version speculates. Leave out --speculative-algorithm."
+            f"SGLang has no {item.target}: the reference CPU platform does not know this version. "
+            f"{item.remedy}"
         ) from error
     found = tuple(inspect.signature(getattr(original, "fn", original)).parameters)
     known = tuple(inspect.signature(item.function).parameters)
     if found != known:
         raise RuntimeError(
             f"{item.target} takes {found}, the reference CPU platform knows it with {known}. "
-            "Leave out --speculative-algorithm."
+            f"{item.remedy}"
         )
     return original
 

@@ -12,7 +12,7 @@ token_allocator = pytest.importorskip("sglang_patch.platforms.token_allocator")
 
 def allocator(size: int, *, need_sort: bool = False) -> Any:
     return token_allocator.TokenAllocator(
-        size, page_size=1, dtype=torch.float32, device="cpu", kvcache=None, need_sort=need_sort
+        size, dtype=torch.float32, device="cpu", kvcache=None, need_sort=need_sort
     )
 
 
@@ -48,10 +48,3 @@ def test_freeing_leaves_the_long_free_list_alone() -> None:
     pool.free(taken[100:])
     assert len(pool.release_pages) == 0
     assert pool.available_size() == 4 * token_allocator.JOIN_TOKENS
-
-
-def test_larger_pages_are_refused() -> None:
-    with pytest.raises(ValueError, match="--page-size"):
-        token_allocator.TokenAllocator(
-            8, page_size=16, dtype=torch.float32, device="cpu", kvcache=None, need_sort=False
-        )
