@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 from governor_protos.plain_yaml import NotYaml, is_plain, parse_yaml
+from governor_protos.settings import BadSetting, read_settings
 from msgspec import Meta
 
 from sglang_patch.errors import ConfigurationError
@@ -109,9 +110,11 @@ def load(
                 "and no name can be that"
             )
     try:
-        config = msgspec.convert(values, EngineConfig, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"Governor configuration: {error}") from error
+        config = read_settings(
+            values, EngineConfig, lambda name: PREFIX + name.upper(), strict=False
+        )
+    except BadSetting as error:
+        raise ConfigurationError(str(error)) from error
     if config.active:
         _check_endpoint(config)
     return config
@@ -162,7 +165,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         data = parse_yaml(text)
     except NotYaml as error:
-        raise ConfigurationError(f"GOVERNOR_CONFIG: {path} is not YAML: {error}") from error
+        raise ConfigurationError(f"GOVERNOR_CONFIG: {path}: {error}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

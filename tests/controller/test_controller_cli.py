@@ -149,3 +149,31 @@ def test_a_missing_file_is_explained(tmp_path):
     result = run("serve", "--config", str(tmp_path / "none.yaml"))
     assert result.exit_code == 1
     assert "No such file" in result.output
+
+
+def test_policy_off_in_a_file_is_the_policy_off(tmp_path):
+    file = tmp_path / "governor.yaml"
+    file.write_text("policy: off\nhttp_allow_remote: on\n")
+    config = load_config(file, {})
+    assert (config.policy, config.http_allow_remote) == ("off", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("policy: true", "policy: expected a text of 1 to 256 characters, got true; quote it"),
+        ("log_level: loud", "log_level: expected one of debug, error, info, warning, got 'loud'"),
+        ("lease_steps: 2\npolicy: taper\nlease_steps: 3", "line 3: 'lease_steps' is set twice"),
+    ],
+)
+def test_an_error_in_a_file_names_setting_and_remedy(tmp_path, text, says):
+    file = tmp_path / "governor.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(file, {})
+    assert f"{file}: {says}" in str(error.value)
+
+
+def test_a_flag_that_cannot_be_used_is_named_as_a_flag():
+    with pytest.raises(ConfigError, match=r"^--log-level: expected one of .*, got 'loud'$"):
+        load_config(None, {"log_level": "loud"})

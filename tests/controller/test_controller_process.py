@@ -200,7 +200,8 @@ def test_a_taken_port_is_named(launch):
         (("--endpoint", "ipc://relative"), "absolute"),
         (("--endpoint", "ipc:///" + "x" * 150), "107 bytes"),
         (("--policy", "tapir"), "choose one of"),
-        (("--lease-steps", "0"), "lease_steps"),
+        (("--lease-steps", "0"), "--lease-steps: expected a whole number from 1 to 64"),
+        (("--log-level", "loud"), "--log-level: expected one of debug, error, info, warning"),
     ],
 )
 def test_unusable_flags_are_explained(launch, flags, says):
