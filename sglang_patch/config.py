@@ -24,6 +24,8 @@ from sglang_patch.keys import Keys, read_keys
 PREFIX = "GOVERNOR_"
 FLAG = "--governor-endpoint"
 EMBEDDED = "embedded"
+OF_THE_COMMANDS = ("GOVERNOR_CONTROLLER_URL", "GOVERNOR_HTTP_TOKEN_FILE", "GOVERNOR_CLUSTER")
+"""Variables of the ``governor`` command. The first is almost ``GOVERNOR_CONTROLLER_HTTP``."""
 LOOPBACK = ("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:")
 MAX_FILE_BYTES = 64 * 1024
 
@@ -139,7 +141,7 @@ def _refuse_typos(environ: Mapping[str, str]) -> None:
     """
     known = {PREFIX + name.upper() for name in EngineConfig.__struct_fields__} | {PREFIX + "CONFIG"}
     for name in environ:
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known and name not in OF_THE_COMMANDS:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             if near:
                 raise ConfigurationError(f"{name} is no setting; did you mean {near[0]}?")

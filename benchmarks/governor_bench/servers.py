@@ -48,7 +48,7 @@ class Controller(ManagedProcess):
                 *arguments,
             ],
             folder / log_name,
-            {"OMP_NUM_THREADS": "1", **(environment or {})},
+            {"OMP_NUM_THREADS": "1", **_without_ours(), **(environment or {})},
             f"{self.url}/readyz",
         )
 
@@ -75,6 +75,11 @@ class Controller(ManagedProcess):
         query = f"?last={last}" + (f"&engine={engine}" if engine else "")
         steps = get_json(f"{self.url}/v1/steps{query}")["steps"]
         return steps if isinstance(steps, list) else []
+
+
+def _without_ours() -> dict[str, str | None]:
+    """Takes Governor's variables out of a server's environment: it gets those of its test alone."""
+    return {name: None for name in os.environ if name.startswith(("GOVERNOR_", "_GOVERNOR_"))}
 
 
 class _Device(NamedTuple):
@@ -120,9 +125,7 @@ class _Engine(ManagedProcess):
     ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        governed: dict[str, str | None] = {
-            name: None for name in os.environ if name.startswith(("GOVERNOR_", "_GOVERNOR_"))
-        }
+        governed = _without_ours()
         for name, value in governor.items():
             governed[f"GOVERNOR_{name}"] = value
         super().__init__(

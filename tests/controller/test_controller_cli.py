@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from governor_protos import OURS
 
 from controller_service.cli import main
+from controller_service.commands.serve import VARIABLES, unread_variables
 from controller_service.config import ConfigError, ControllerConfig, load_config
 
 NOBODY = "http://127.0.0.1:1"
@@ -177,3 +178,28 @@ def test_an_error_in_a_file_names_setting_and_remedy(tmp_path, text, says):
 def test_a_flag_that_cannot_be_used_is_named_as_a_flag():
     with pytest.raises(ConfigError, match=r"^--log-level: expected one of .*, got 'loud'$"):
         load_config(None, {"log_level": "loud"})
+
+
+def test_every_variable_that_serve_reads_is_in_its_help():
+    help_text = run("serve", "--help").output
+    assert all(variable in help_text for variable in VARIABLES.values())
+
+
+def test_a_variable_that_serve_does_not_read_is_named_and_the_nearest_that_it_does():
+    environ = {
+        "GOVERNOR_POLICY": "off",
+        "GOVERNOR_POLCY": "off",
+        "GOVERNOR_MAX_PARKED_STEPS": "3",
+        "GOVERNOR_KEY_FILE": "",
+        "HOME": "/",
+    }
+    assert unread_variables(environ) == [
+        "GOVERNOR_MAX_PARKED_STEPS",
+        "GOVERNOR_POLCY (did you mean GOVERNOR_POLICY?)",
+    ]
+
+
+def test_what_kubernetes_and_the_other_commands_use_is_not_named():
+    names = ("SERVICE_HOST", "PORT", "PORT_9470_TCP", "HTTP_SERVICE_PORT", "SERVICE_PORT_HTTP")
+    ours = ("CONTROLLER_URL", "CLUSTER", "HTTP_TOKEN_FILE")
+    assert unread_variables({f"GOVERNOR_{name}": "x" for name in (*names, *ours)}) == []

@@ -211,6 +211,30 @@ def test_unusable_flags_are_explained(launch, flags, says):
     assert len(log.strip().splitlines()) == 1
 
 
+def test_the_variables_of_an_engine_set_up_its_controller_too(launch, tmp_path):
+    controller = launch(GOVERNOR_POLICY="cap:3", GOVERNOR_LOG_DIR=str(tmp_path / "log"))
+    status = json.loads(controller.get("/v1/status")[1])
+    assert (status["policy"], status["log"]["folder"]) == ("cap:3", str(tmp_path / "log"))
+
+
+def test_a_flag_wins_over_a_variable(launch):
+    controller = launch("--policy", "eager", GOVERNOR_POLICY="cap:3")
+    assert json.loads(controller.get("/v1/status")[1])["policy"] == "eager"
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"GOVERNOR_POLICY": "tapir"}, "choose one of"),
+        ({"GOVERNOR_POLICY": "x" * 300}, "GOVERNOR_POLICY: expected a text of 1 to 256"),
+        ({"GOVERNOR_HTTP_TOKEN_FILE": "/nowhere"}, "http_token_file: cannot read /nowhere"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_explained(launch, variables, says):
+    code, log = launch(**variables).wait()
+    assert (code, says in log) == (1, True)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """One controller for tests that leave it as it was."""

@@ -151,8 +151,9 @@ def test_a_damaged_key_is_refused_and_not_repeated(
     assert "hunter2" not in str(error.value)
 
 
-def test_the_commands_token_is_no_typo_of_an_engines_setting() -> None:
-    load({"GOVERNOR_HTTP_TOKEN_FILE": "/t"}, [])
+@pytest.mark.parametrize("name", ["HTTP_TOKEN_FILE", "CONTROLLER_URL", "CLUSTER"])
+def test_a_variable_of_the_commands_is_no_typo_of_an_engines_setting(name: str) -> None:
+    load({f"GOVERNOR_{name}": "x"}, [])
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://10.0.0.1:5", "http://x", "ipc://relative", "taper"])
