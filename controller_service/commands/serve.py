@@ -26,9 +26,9 @@ VARIABLES = {
     "http_token_file": "GOVERNOR_HTTP_TOKEN_FILE",
     "log_dir": "GOVERNOR_LOG_DIR",
 }
-"""Settings that a variable sets, too: those with which an engine starts a controller of its own, and
-those that both sides must agree on. ``GOVERNOR_KEY_FILE`` is none of them, as it names an engine's
-secret, and ``GOVERNOR_CONFIG`` is an engine's file."""
+"""Settings that a variable sets, too: those with which an engine starts a controller of its own,
+and those on which both sides must agree. ``GOVERNOR_KEY_FILE`` is none of them, as it names an
+engine's secret, and ``GOVERNOR_CONFIG`` names an engine's file."""
 
 _OF_CLIENTS = {"GOVERNOR_CONTROLLER_URL", "GOVERNOR_CLUSTER"}
 _OF_KUBERNETES = re.compile(r"GOVERNOR_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\w+)?)")
