@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib import metadata
 
 import click
@@ -70,6 +72,7 @@ class Point:
 
     def __init__(self, name, value):
         self.name, self.value, self._loaded = name, f"a_package:{name}", value
+        self.attr = name
 
     def load(self):
         if isinstance(self._loaded, Exception):
@@ -93,6 +96,31 @@ def test_commands_of_other_packages():
     assert run("fine").output.strip() == "fine indeed"
     help_text = run("--help").output
     assert all(name in help_text for name in ("serve", "fine", "lacking", "odd"))
+
+
+def test_help_says_of_every_command_that_ships_what_it_does():
+    text = " ".join(run("--help").output.split())
+    points = metadata.entry_points(group="governor.commands")
+    offered = [point for point in points if point.dist.name == "sglang-governor"]
+    assert len(offered) > 8
+    for point in offered:
+        says = click.utils.make_default_short_help(point.load().help, 100)
+        assert f" {point.name} {says}" in text
+    assert "From " not in text
+
+
+def test_help_imports_no_command():
+    code = """
+import sys
+from controller_service.cli import main
+
+main(["--help"], standalone_mode=False)
+heavy = {"governor_bench", "numpy", "aiohttp", "pyarrow", "rich", "sglang", "zmq", "msgspec"}
+sys.stderr.write(" ".join(heavy & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "simulate" in ran.stdout
+    assert ran.stderr == ""
 
 
 @pytest.mark.usefixtures("offered")
