@@ -45,7 +45,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_plain_tcp: bool = False
     """Allow ``tcp://`` without keys, on loopback: whoever listens at the port is believed."""
     engine_id: _Name = ""
-    """Name towards the controller; default: host name and process id of its launcher."""
+    """Name towards the controller; default: host name and port."""
     default_tpot_slo_ms: _Milliseconds = 50.0
     """TPOT promised to requests that name none (TAPER's default)."""
     default_ttft_slo_ms: _Milliseconds | None = None
