@@ -13,6 +13,7 @@ import msgspec
 from governor_profiles import load_profile
 
 from governor_bench.processes import ManagedProcess, free_port, get_json
+from governor_bench.step_records import by_number
 from sglang_patch.emulated.model_folder import write_model_folder
 
 
@@ -74,7 +75,7 @@ class Controller(ManagedProcess):
         """Records of recent steps, oldest first."""
         query = f"?last={last}" + (f"&engine={engine}" if engine else "")
         steps = get_json(f"{self.url}/v1/steps{query}")["steps"]
-        return steps if isinstance(steps, list) else []
+        return [by_number(step) for step in steps] if isinstance(steps, list) else []
 
 
 def _without_ours() -> dict[str, str | None]:

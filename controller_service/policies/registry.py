@@ -95,15 +95,24 @@ def parse_policy(text: str) -> Policy:
     return Policy(tuple(parts), text.strip())
 
 
+def policy_kind(name: str) -> PolicyKind:
+    """The policy of that name, before it is configured.
+
+    Raises:
+        UnknownPolicy: names those that there are.
+    """
+    if (kind := BUILT_IN.get(name)) is not None:
+        return kind
+    third_party = _third_party()
+    if name not in third_party:
+        known = ", ".join([*BUILT_IN, *third_party])
+        raise UnknownPolicy(f"no policy {name!r}; choose one of {known}")
+    return _load(third_party[name])
+
+
 def _parse_part(text: str) -> Part:
     name, *settings = re.split(r"[:,]", text)
-    kind = BUILT_IN.get(name)
-    if kind is None:
-        third_party = _third_party()
-        if name not in third_party:
-            known = ", ".join([*BUILT_IN, *third_party])
-            raise UnknownPolicy(f"no policy {name!r}; choose one of {known}")
-        kind = _load(third_party[name])
+    kind = policy_kind(name)
     try:
         config = read_settings(_by_field(kind, settings), kind.config_type, str, strict=False)
     except (BadSetting, ValueError) as error:
