@@ -8,7 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from click.utils import make_default_short_help
+import click
 
 LONGEST = 100
 MOST_STEPS = 4
@@ -25,7 +25,7 @@ def summary_of(point: metadata.EntryPoint) -> str:
         for _ in range(MOST_STEPS):
             tree = ast.parse(_source_of(module).read_bytes())
             if found := _docstring(tree, name):
-                return make_default_short_help(found, LONGEST)
+                return click.Command(None, help=found).get_short_help_str(LONGEST)
             module, name = _imported_from(tree, name)
     except (OSError, SyntaxError, ValueError, LookupError, ImportError):
         pass  # no source to be read, as in a compiled module: it may be a fine command still

@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from controller_service.config import ConfigError, default_endpoint, load_config
 from controller_service.predictors.registry import predictor_names
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -35,7 +37,7 @@ _OF_KUBERNETES = re.compile(r"GOVERNOR_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\w+)
 """What Kubernetes sets in every container for a service of that name."""
 
 
-def setting(flag: str, **more: Any) -> Any:
+def setting(flag: str, **more: Any) -> Callable[[F], F]:
     """An option of ``serve`` that a variable sets, too."""
     variable = VARIABLES[flag.removeprefix("--").replace("-", "_")]
     return click.option(flag, envvar=variable, show_envvar=True, **more)
@@ -67,12 +69,12 @@ def setting(flag: str, **more: Any) -> Any:
 @click.option("--log-max-mb", type=int, help="Most that the log takes, MiB.  [default: 512]")
 @click.option("--log-rows", type=int, help="Records in a buffer of the log.  [default: 8192]")
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
-@click.pass_context
-def serve(ctx: click.Context, config: Path | None, **settings: Any) -> None:
+def serve(config: Path | None, **settings: Any) -> None:
     """Run the controller until it is told to stop.
 
     A flag wins over a variable, a variable over the file.
     """
+    ctx = click.get_current_context()
     named = {
         key: variable
         for key, variable in VARIABLES.items()

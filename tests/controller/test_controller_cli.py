@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -56,6 +58,7 @@ def test_the_client_commands_reach_a_controller(launch):
     )
     refused = run("policy", "set", "cap:none", *where)
     assert (refused.exit_code, "cap:2" in refused.output) == (1, True)
+    assert json.loads(run("status", "--json", *where).output)["engines"] == []
     assert "no engine" in run("status", *where).output
     assert '"policy": "taper:rho=0.5"' in run("status", "--json", *where).output
 
@@ -104,7 +107,7 @@ def test_help_says_of_every_command_that_ships_what_it_does():
     offered = [point for point in points if point.dist.name == "sglang-governor"]
     assert len(offered) > 8
     for point in offered:
-        says = click.utils.make_default_short_help(point.load().help, 100)
+        says = point.load().get_short_help_str(100)
         assert f" {point.name} {says}" in text
     assert "From " not in text
 
@@ -231,3 +234,52 @@ def test_what_kubernetes_and_the_other_commands_use_is_not_named():
     names = ("SERVICE_HOST", "PORT", "PORT_9470_TCP", "HTTP_SERVICE_PORT", "SERVICE_PORT_HTTP")
     ours = ("CONTROLLER_URL", "CLUSTER", "HTTP_TOKEN_FILE")
     assert unread_variables({f"GOVERNOR_{name}": "x" for name in (*names, *ours)}) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit", "logs", "-o", "/proc/xx"),
+        ("fit", "logs", "-o", "model", "--json", "/proc/xx.json"),
+        ("log", "export", "logs", "-o", "/proc/xx.csv"),
+        ("simulate", "--json", "/proc/xx.json"),
+        ("profile", "--url", NOBODY, "-o", "/proc/xx.json"),
+    ],
+)
+def test_what_cannot_be_written_is_named_before_the_work_with_what_helps(
+    arguments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "/proc/xx" in result.output
+    assert "cannot be written" in result.output
+    assert "name one in a folder that you may write to" in result.output
+
+
+def test_profile_without_a_controller_says_what_to_do(tmp_path):
+    output = ("-o", str(tmp_path / "p.json"))
+    result = run("profile", "--url", NOBODY, "--controller", NOBODY, *output)
+    assert result.exit_code == 1
+    assert "does not answer" in result.output
+    assert "governor serve" in result.output
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("governor_protos.schema",),
+        ("controller_service", "policy", "list"),
+        ("controller_service", "policy", "show", "laps_sd"),
+        ("controller_service", "serve", "--help"),
+    ],
+    ids=" ".join,
+)
+def test_a_reader_that_leaves_early_sees_no_traceback(program):
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = subprocess.run(
+        [sys.executable, "-m", *program], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert ran.stderr == b""
