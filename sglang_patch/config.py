@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 from governor_protos.plain_yaml import NotYaml, is_plain, parse_yaml
-from governor_protos.settings import BadSetting, read_settings
+from governor_protos.settings import BadSetting, is_set_by_kubernetes, read_settings
 from msgspec import Meta
 
 from sglang_patch.errors import ConfigurationError
@@ -141,7 +141,9 @@ def _refuse_typos(environ: Mapping[str, str]) -> None:
     """
     known = {PREFIX + name.upper() for name in EngineConfig.__struct_fields__} | {PREFIX + "CONFIG"}
     for name in environ:
-        if name.startswith(PREFIX) and name not in known and name not in OF_THE_COMMANDS:
+        if not name.startswith(PREFIX) or is_set_by_kubernetes(name):
+            continue
+        if name not in known and name not in OF_THE_COMMANDS:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             if near:
                 raise ConfigurationError(f"{name} is no setting; did you mean {near[0]}?")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from governor_protos.settings import is_set_by_kubernetes
 
 from controller_service.config import ConfigError, default_endpoint, load_config
 from controller_service.predictors.registry import predictor_names
@@ -33,8 +33,6 @@ and those on which both sides must agree. ``GOVERNOR_KEY_FILE`` is none of them,
 engine's secret, and ``GOVERNOR_CONFIG`` names an engine's file."""
 
 _OF_CLIENTS = {"GOVERNOR_CONTROLLER_URL", "GOVERNOR_CLUSTER"}
-_OF_KUBERNETES = re.compile(r"GOVERNOR_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\w+)?)")
-"""What Kubernetes sets in every container for a service of that name."""
 
 
 def setting(flag: str, **more: Any) -> Callable[[F], F]:
@@ -106,7 +104,7 @@ def unread_variables(environ: Mapping[str, str]) -> list[str]:
     return [
         name + _nearest(name, VARIABLES.values())
         for name in names
-        if environ[name] and not _OF_KUBERNETES.fullmatch(name)
+        if environ[name] and not is_set_by_kubernetes(name)
     ]
 
 

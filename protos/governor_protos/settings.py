@@ -6,6 +6,7 @@ be, and say what it was.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
 """Words that YAML 1.1 takes for true and false. A text may be one of them, a switch too."""
+
+
+_OF_KUBERNETES = re.compile(r"\w+_(SERVICE_(HOST|PORT\w*)|PORT(_\w+)?)")
 
 
 class BadSetting(ValueError):
@@ -47,6 +51,12 @@ def read_settings(
         elif field.required:
             raise BadSetting(f"{spelled(field.name)}: expected {in_words(field.type)}, got nothing")
     return kind(**checked)
+
+
+def is_set_by_kubernetes(variable: str) -> bool:
+    """Whether a variable has the form of those that Kubernetes sets, in every container, for a
+    service: one called ``governor-controller`` brings ``GOVERNOR_CONTROLLER_PORT``."""
+    return _OF_KUBERNETES.fullmatch(variable) is not None
 
 
 def in_words(kind: Any) -> str:

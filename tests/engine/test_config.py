@@ -183,3 +183,10 @@ def test_a_key_that_a_file_has_twice_is_refused(tmp_path: Path) -> None:
     file.write_text("policy: off\npolicy: cap:2\n")
     with pytest.raises(ConfigurationError, match="line 2: 'policy' is set twice, first in line 1"):
         load({"GOVERNOR_CONFIG": str(file)}, [])
+
+
+@pytest.mark.parametrize(
+    "name", ["SERVICE_HOST", "CONTROLLER_PORT", "CONTROLLER_SERVICE_PORT_HTTP", "PORT_9470_TCP"]
+)
+def test_what_kubernetes_sets_for_a_service_is_no_typo(name: str) -> None:
+    load({f"GOVERNOR_{name}": "tcp://10.0.0.1:9470"}, [])
