@@ -10,6 +10,7 @@ from importlib import import_module, metadata
 
 import click
 
+from controller_service.summaries import summary_of
 from controller_service.version import DISTRIBUTION, package_version
 
 ENTRY_POINTS = "governor.commands"
@@ -17,8 +18,8 @@ ENTRY_POINTS = "governor.commands"
 BUILT_IN = {
     "serve": ("controller_service.commands.serve:serve", "Run the controller."),
     "keys": ("controller_service.commands.keys:keys", "Make keys for connections over tcp://."),
-    "policy": ("controller_service.commands.policy:policy", "Show, list or switch the policy."),
-    "log": ("controller_service.commands.log:log", "Show, sum up, export the decision log."),
+    "policy": ("controller_service.commands.policy:policy", "Show, list or switch policies."),
+    "log": ("controller_service.commands.log:log", "Show, sum up or export the decision log."),
     "model": (
         "controller_service.commands.model:model",
         "Show, promote or roll back the model that predicts.",
@@ -46,7 +47,7 @@ class LazyCommands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing what they need."""
         rows = [
-            (name, BUILT_IN[name][1] if name in BUILT_IN else f"From {_offered()[name].module}.")
+            (name, BUILT_IN[name][1] if name in BUILT_IN else summary_of(_offered()[name]))
             for name in self.list_commands(ctx)
         ]
         with formatter.section("Commands"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from governor_protos.limits import MAX_LEASE_STEPS, MAX_TEXT
 from governor_protos.plain_yaml import NotYaml, is_plain, parse_yaml
+from governor_protos.settings import BadSetting, read_settings
 from msgspec import Meta
 
 MAX_CONFIG_BYTES = 64 << 10
@@ -72,22 +73,36 @@ class ControllerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-def load_config(path: Path | None, overrides: Mapping[str, Any]) -> ControllerConfig:
+def load_config(
+    path: Path | None, overrides: Mapping[str, Any], named: Mapping[str, str] | None = None
+) -> ControllerConfig:
     """Defaults, then the file, then ``overrides`` (``None`` means not given).
+
+    Args:
+        named: how an override is called where it was given, for errors; by default it is a flag.
 
     Raises:
         ConfigError: unreadable, too large, not a mapping, an unknown key, a value out of bounds.
     """
     values = _read(path) if path else {}
-    values.update({key: value for key, value in overrides.items() if value is not None})
+    given = {key: value for key, value in overrides.items() if value is not None}
     for key in values:
-        _check_key(key, path)
-    _check_texts(values, path)
+        _check_key(key, f"{path}")
+
+    def spelled(key: str) -> str:
+        if key in given or path is None:
+            return (named or {}).get(key, f"--{key.replace('_', '-')}")
+        return f"{path}: {key}"
+
+    for key in given:
+        _check_key(key, "settings")
+    values.update(given)
+    _check_texts(values, spelled)
     try:
-        config = msgspec.convert(values, ControllerConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path or 'settings'}: {error}") from error
-    _check_texts(msgspec.structs.asdict(config), path)  # the defaults as well
+        config = read_settings(values, ControllerConfig, spelled)
+    except BadSetting as error:
+        raise ConfigError(str(error)) from error
+    _check_texts(msgspec.structs.asdict(config), spelled)  # the defaults as well
     return config
 
 
@@ -102,7 +117,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(text)
     except NotYaml as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -110,18 +125,18 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_texts(values: Mapping[str, Any], path: Path | None) -> None:
+def _check_texts(values: Mapping[str, Any], spelled: Callable[[str], str]) -> None:
     for key, value in values.items():
         if isinstance(value, str) and not is_plain(value):
             raise ConfigError(
-                f"{path or 'settings'}: {key}: {value!r:.80} holds a zero byte or is not UTF-8; "
+                f"{spelled(key)}: {value!r:.80} holds a zero byte or is not UTF-8; "
                 "no path and no name can be that"
             )
 
 
-def _check_key(key: object, path: Path | None) -> None:
+def _check_key(key: object, where: str) -> None:
     known = ControllerConfig.__struct_fields__
     if key in known:
         return
     near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-    raise ConfigError(f"{path or 'settings'}: no setting {key!r}; did you mean {near[0]!r}?")
+    raise ConfigError(f"{where}: no setting {key!r}; did you mean {near[0]!r}?")

@@ -23,6 +23,7 @@ from controller_service.policies.registry import parse_policy
 from controller_service.session import EngineSession
 from controller_service.sessions import NameTaken, Sessions, TooManyEngines
 from controller_service.throttle import Throttle
+from controller_service.unmet import unmet
 from controller_service.version import package_version
 
 if TYPE_CHECKING:
@@ -77,7 +78,17 @@ class Controller:
         previous, self.policy = self.policy, policy
         self._policy_fails = False
         logger.info("policy: %s (was %s)", policy.label, previous.label)
+        for session, _ in self.sessions:
+            self._look_for_unmet(session)
         return previous
+
+    def _look_for_unmet(self, session: EngineSession) -> None:
+        """Say once what of the policy an engine cannot carry out."""
+        found = unmet(self.policy, session.hello)
+        if found and found != session.unmet:
+            told = "; ".join(map(str, found))
+            logger.warning("engine %s: %s", session.hello.engine_id, told)
+        session.unmet = found
 
     def read(self, frame: bytes) -> ToController:
         """Decode a frame.
@@ -189,6 +200,7 @@ class Controller:
                 self.models.length_fits,
             )
         session.hello = hello
+        self._look_for_unmet(session)
         self.sessions.seat(identity, session, now_s)
         if is_news:  # an idle engine introduces itself every few seconds
             logger.info("engine %s: welcome (SGLang %s)", hello.engine_id, hello.sglang_version)

@@ -18,11 +18,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from controller_service.http_errors import HANDLERS
 from controller_service.http_gate import Gate
 from controller_service.http_models import BadBody, ModelApi, NotPromoted
 from controller_service.http_refused import Refused
+from controller_service.http_routes import ApiRoute
 from controller_service.observe.metrics import controller_metrics, make_registry
-from controller_service.observe.status import controller_status, recent_steps
+from controller_service.observe.status import (
+    controller_status,
+    in_words,
+    policy_status,
+    recent_steps,
+)
+from controller_service.policies.described import described
+from controller_service.policies.registry import policy_kinds
 from controller_service.records import STEPS_KEPT
 from controller_service.server import Server
 
@@ -51,15 +60,17 @@ def make_app(server: Server, allowed_hosts: list[str], gate: Gate) -> Starlette:
         Route("/healthz", api.healthz),
         Route("/readyz", api.readyz),
         Route("/metrics", api.metrics),
-        Route("/v1/status", api.status),
-        Route("/v1/steps", api.steps),
-        Route("/v1/policy", api.set_policy, methods=["PUT"]),
-        Route("/v1/model", api.model, methods=["GET"]),
-        Route("/v1/model", api.promote, methods=["PUT"]),
-        Route("/v1/model/rollback", api.roll_back, methods=["POST"]),
+        ApiRoute("/v1/status", api.status),
+        ApiRoute("/v1/steps", api.steps, query=("engine", "last")),
+        ApiRoute("/v1/policies", api.policies),
+        ApiRoute("/v1/policy", api.policy),
+        ApiRoute("/v1/policy", api.set_policy, methods=["PUT"]),
+        ApiRoute("/v1/model", api.model),
+        ApiRoute("/v1/model", api.promote, methods=["PUT"]),
+        ApiRoute("/v1/model/rollback", api.roll_back, methods=["POST"]),
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts)
-    return Starlette(routes=routes, middleware=[hosts], exception_handlers={Refused: _refused})
+    return Starlette(routes=routes, middleware=[hosts], exception_handlers=HANDLERS)
 
 
 class HttpApi:
@@ -98,7 +109,14 @@ class HttpApi:
         steps = self._on_loop(lambda: recent_steps(self._server.controller, engine, last))
         if steps is None:
             raise Refused(404, "engine", f"no engine {engine!r}; /v1/status lists them")
-        return _json({"steps": steps})
+        return _json({"steps": [in_words(one) for one in steps]})
+
+    def policies(self, request: Request) -> Response:
+        # Packages' policies are loaded here, which may take a while: not on the loop.
+        return _json({"policies": [described(kind) for kind in policy_kinds().values()]})
+
+    def policy(self, request: Request) -> Response:
+        return _json(self._on_loop(lambda: policy_status(self._server.controller)))
 
     async def set_policy(self, request: Request) -> Response:
         body = await self._body_of_a_change(request)
@@ -113,8 +131,11 @@ class HttpApi:
             policy = self._server.controller.read_policy(asked)
         except ValueError as error:
             raise Refused(400, "policy", str(error)) from error
-        previous = self._on_loop(lambda: self._server.controller.set_policy(policy))
-        return _json({"policy": policy.label, "previous": previous.label})
+        controller = self._server.controller
+        previous, now = self._on_loop(
+            lambda: (controller.set_policy(policy), policy_status(controller))
+        )
+        return _json({**now, "previous": previous.label})
 
     def model(self, request: Request) -> Response:
         return _json(self._models.show())
@@ -166,15 +187,3 @@ def _count(text: str) -> int:
 
 def _json(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    status = error.status if isinstance(error, Refused) else 500
-    field = error.field if isinstance(error, Refused) else ""
-    problem = {"field": field, "message": str(error)}
-    if isinstance(error, Refused) and error.reason:
-        problem["reason"] = error.reason
-    answer = _json({"error": problem}, status)
-    if status == 401:
-        answer.headers["www-authenticate"] = "Bearer"
-    return answer

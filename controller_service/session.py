@@ -35,6 +35,7 @@ from controller_service.retraction import rows_to_retract
 from controller_service.service.session import ServiceSession
 from controller_service.speculation.session import draft_session
 from controller_service.state import StepState
+from controller_service.unmet import Unmet
 
 if TYPE_CHECKING:
     from controller_service.learning.acceptance import AcceptanceModel
@@ -71,6 +72,8 @@ class EngineSession:
         self.predictor = predictor
         self._journal = journal
         self.log = StepLog()
+        self.unmet: tuple[Unmet, ...] = ()
+        """What the policy that runs decides and this engine cannot carry out."""
         self.rows = 0
         self.last_latency_s = 0.0
         self.outcomes = OutcomeCounts()

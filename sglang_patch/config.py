@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 from governor_protos.plain_yaml import NotYaml, is_plain, parse_yaml
+from governor_protos.settings import BadSetting, is_set_by_kubernetes, read_settings
 from msgspec import Meta
 
 from sglang_patch.errors import ConfigurationError
@@ -23,6 +24,8 @@ from sglang_patch.keys import Keys, read_keys
 PREFIX = "GOVERNOR_"
 FLAG = "--governor-endpoint"
 EMBEDDED = "embedded"
+OF_THE_COMMANDS = ("GOVERNOR_CONTROLLER_URL", "GOVERNOR_HTTP_TOKEN_FILE", "GOVERNOR_CLUSTER")
+"""Variables of the ``governor`` command. The first is almost ``GOVERNOR_CONTROLLER_HTTP``."""
 LOOPBACK = ("tcp://127.0.0.1:", "tcp://localhost:", "tcp://[::1]:")
 MAX_FILE_BYTES = 64 * 1024
 
@@ -42,7 +45,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_plain_tcp: bool = False
     """Allow ``tcp://`` without keys, on loopback: whoever listens at the port is believed."""
     engine_id: _Name = ""
-    """Name towards the controller; default: host name and process id of its launcher."""
+    """Name towards the controller; default: host name and port."""
     default_tpot_slo_ms: _Milliseconds = 50.0
     """TPOT promised to requests that name none (TAPER's default)."""
     default_ttft_slo_ms: _Milliseconds | None = None
@@ -114,9 +117,11 @@ def load(
                 "and no name can be that"
             )
     try:
-        config = msgspec.convert(values, EngineConfig, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"Governor configuration: {error}") from error
+        config = read_settings(
+            values, EngineConfig, lambda name: PREFIX + name.upper(), strict=False
+        )
+    except BadSetting as error:
+        raise ConfigurationError(str(error)) from error
     if config.active:
         _check_endpoint(config)
     return config
@@ -141,7 +146,9 @@ def _refuse_typos(environ: Mapping[str, str]) -> None:
     """
     known = {PREFIX + name.upper() for name in EngineConfig.__struct_fields__} | {PREFIX + "CONFIG"}
     for name in environ:
-        if name.startswith(PREFIX) and name not in known:
+        if not name.startswith(PREFIX) or is_set_by_kubernetes(name):
+            continue
+        if name not in known and name not in OF_THE_COMMANDS:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             if near:
                 raise ConfigurationError(f"{name} is no setting; did you mean {near[0]}?")
@@ -167,7 +174,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         data = parse_yaml(text)
     except NotYaml as error:
-        raise ConfigurationError(f"GOVERNOR_CONFIG: {path} is not YAML: {error}") from error
+        raise ConfigurationError(f"GOVERNOR_CONFIG: {path}: {error}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

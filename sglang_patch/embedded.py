@@ -7,9 +7,11 @@ that closes, so it cannot outlive its engine, however the engine ends.
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,14 +43,15 @@ def start(settings: EngineConfig) -> EmbeddedController:
     """Start a controller beside this launcher and keep it running until the launcher ends.
 
     Raises:
-        ConfigurationError: it did not start; what it said about it stands above in the log.
+        ConfigurationError: it did not start; says why, as the controller does.
     """
     controller = EmbeddedController(settings)
     if not controller.wait_ready():
         controller.stop()
         raise ConfigurationError(
-            "GOVERNOR_ENDPOINT=embedded: the controller did not start; its own message above names "
-            "the setting (such as GOVERNOR_POLICY, GOVERNOR_PREDICTOR or GOVERNOR_LOG_DIR)"
+            "GOVERNOR_ENDPOINT=embedded: the controller did not start (it is set up by "
+            "GOVERNOR_POLICY, GOVERNOR_PREDICTOR, GOVERNOR_CONTROLLER_HTTP and GOVERNOR_LOG_DIR): "
+            + controller.last_words()
         )
     controller.supervise()
     os.environ[_ENDPOINT_VARIABLE] = controller.endpoint
@@ -62,6 +65,8 @@ class EmbeddedController:
     def __init__(self, settings: EngineConfig) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="governor-"))
         self.endpoint = f"ipc://{self._folder}/controller.sock"
+        self.http = _address_to_keep(settings.controller_http)
+        """Where its HTTP side listens, also after a restart."""
         self._command = [
             sys.executable,
             "-m",
@@ -70,7 +75,7 @@ class EmbeddedController:
             f"--endpoint={self.endpoint}",
             f"--policy={settings.policy}",
             f"--predictor={settings.predictor}",
-            f"--http={settings.controller_http}",
+            f"--http={self.http}",
             "--http-fallback-any",
             "--exit-with-parent",
             *([f"--log-dir={settings.log_dir}"] if settings.log_dir else ()),
@@ -80,9 +85,9 @@ class EmbeddedController:
 
     def wait_ready(self) -> bool:
         """Wait for the controller's socket. False if it ended, or took too long."""
-        socket = self._folder / "controller.sock"
+        path = self._folder / "controller.sock"
         deadline_s = time.monotonic() + START_WAIT_S
-        while not socket.exists():
+        while not path.exists():
             if self._process.poll() is not None or time.monotonic() >= deadline_s:
                 return False
             time.sleep(0.05)
@@ -110,11 +115,32 @@ class EmbeddedController:
             self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def last_words(self) -> str:
+        """Why a controller that did not start does not start.
+
+        It is started once more, without an input that would keep it running: its output went to the
+        launcher's own, and is not read by the launcher, which could not always keep up with it.
+        """
+        try:
+            tried = subprocess.run(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=_environment(),
+                timeout=START_WAIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"it was not ready after {START_WAIT_S:g} s; is the machine too busy?"
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        said = tried.stderr.decode(errors="replace").strip().splitlines()
+        if tried.returncode == 0 or not said:
+            return f"it ended, or was not ready after {START_WAIT_S:g} s; see its messages above"
+        return said[-1].removeprefix("Error: ")
+
     def _spawn(self) -> subprocess.Popen[bytes]:
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("GOVERNOR_")
-        }
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE, env=environment)
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE, env=_environment())
 
     def _supervise(self) -> None:
         pause_s = RESTART_PAUSE_S
@@ -128,3 +154,32 @@ class EmbeddedController:
             pause_s = RESTART_PAUSE_S if lasted else min(2 * pause_s, LONGEST_PAUSE_S)
             if not self._stopping.wait(pause_s):
                 self._process = self._spawn()
+
+
+def _environment() -> dict[str, str]:
+    """All that a controller is told of Governor's settings, it is told by flags."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GOVERNOR_")}
+
+
+def _address_to_keep(address: str) -> str:
+    """``HOST:PORT`` with a port that is free now.
+
+    It is chosen here, because a controller that took one itself would take another one after a
+    crash, and whoever scrapes it would lose it.
+    """
+    host, _, port = address.rpartition(":")
+    name = host.strip("[]")
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    try:
+        if int(port):
+            with socket.create_server((name, int(port)), family=family):
+                return address
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return address  # the controller says what is wrong with it
+    except (ValueError, OverflowError):
+        return address  # so here
+    with socket.create_server((name, 0), family=family) as free:
+        chosen = f"{host}:{free.getsockname()[1]}"
+    logger.warning("Governor: %s is taken; the embedded controller is at %s", address, chosen)
+    return chosen

@@ -13,6 +13,7 @@ import msgspec
 from governor_profiles import load_profile
 
 from governor_bench.processes import ManagedProcess, free_port, get_json
+from governor_bench.step_records import by_number
 from sglang_patch.emulated.model_folder import write_model_folder
 
 
@@ -48,7 +49,7 @@ class Controller(ManagedProcess):
                 *arguments,
             ],
             folder / log_name,
-            {"OMP_NUM_THREADS": "1", **(environment or {})},
+            {"OMP_NUM_THREADS": "1", **_without_ours(), **(environment or {})},
             f"{self.url}/readyz",
         )
 
@@ -74,7 +75,12 @@ class Controller(ManagedProcess):
         """Records of recent steps, oldest first."""
         query = f"?last={last}" + (f"&engine={engine}" if engine else "")
         steps = get_json(f"{self.url}/v1/steps{query}")["steps"]
-        return steps if isinstance(steps, list) else []
+        return [by_number(step) for step in steps] if isinstance(steps, list) else []
+
+
+def _without_ours() -> dict[str, str | None]:
+    """Takes Governor's variables out of a server's environment: it gets those of its test alone."""
+    return {name: None for name in os.environ if name.startswith(("GOVERNOR_", "_GOVERNOR_"))}
 
 
 class _Device(NamedTuple):
@@ -121,9 +127,7 @@ class _Engine(ManagedProcess):
     ) -> None:
         port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
-        governed: dict[str, str | None] = {
-            name: None for name in os.environ if name.startswith(("GOVERNOR_", "_GOVERNOR_"))
-        }
+        governed = _without_ours()
         for name, value in governor.items():
             governed[f"GOVERNOR_{name}"] = value
         super().__init__(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller_service.commands.cluster import cluster_errors, cluster_option
+from controller_service.commands.outputs import require_writable, unwritable
 from controller_service.program import governor
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def fit(
     from controller_service.learning import artifact  # noqa: PLC0415
     from controller_service.learning.fit import fit as fit_to  # noqa: PLC0415
 
+    require_writable("-o", output)
+    if as_json and as_json != "-":
+        require_writable("--json", Path(as_json))
     console = Console(stderr=True)
     try:
         with cluster_errors():
@@ -172,4 +176,4 @@ def _write(target: str, text: str) -> None:
     try:
         Path(target).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise click.ClickException(f"{target} cannot be written: {error.strerror}") from error
+        raise unwritable("--json", Path(target), error) from error

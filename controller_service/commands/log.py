@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from controller_service.commands.outputs import require_writable
+from controller_service.commands.tables import console
 
 if TYPE_CHECKING:
     from controller_service.logbook.query import Filter, Log
@@ -69,8 +73,6 @@ def show(
     sources: tuple[str, ...], table: str, columns: str | None, last: int, **wanted: str | None
 ) -> None:
     """Show the newest records, oldest first."""
-    from rich.console import Console  # noqa: PLC0415 - not needed by the other commands
-
     from controller_service.commands.log_tables import records_table  # noqa: PLC0415
 
     with _plainly():
@@ -78,7 +80,7 @@ def show(
         names = _columns(opened, columns, SHOWN[table])
         found = opened.last(names, last)
     _none_of_it(opened, found.num_rows)
-    _console(Console).print(records_table(found))
+    console().print(records_table(found))
 
 
 @log.command()
@@ -86,8 +88,6 @@ def show(
 @table_option
 def engines(sources: tuple[str, ...], table: str) -> None:
     """List the engines in the log."""
-    from rich.console import Console  # noqa: PLC0415
-
     from controller_service.commands.log_tables import engines_table  # noqa: PLC0415
     from controller_service.logbook.figures import engines_in, spans  # noqa: PLC0415
 
@@ -95,7 +95,7 @@ def engines(sources: tuple[str, ...], table: str) -> None:
         opened = _open(sources, table, {})
         found, times = engines_in(opened), spans(opened)
     _none_of_it(opened, len(found))
-    _console(Console).print(engines_table(found, times))
+    console().print(engines_table(found, times))
 
 
 @log.command()
@@ -103,8 +103,6 @@ def engines(sources: tuple[str, ...], table: str) -> None:
 @filters
 def stats(sources: tuple[str, ...], **wanted: str | None) -> None:
     """Sum up: outcomes of decisions, and errors of predictions by rows."""
-    from rich.console import Console  # noqa: PLC0415
-
     from controller_service.commands.log_tables import errors_table, outcomes_table  # noqa: PLC0415
     from controller_service.logbook.figures import errors, outcomes  # noqa: PLC0415
 
@@ -112,9 +110,9 @@ def stats(sources: tuple[str, ...], **wanted: str | None) -> None:
         opened = _open(sources, "steps", wanted)
         counted, predicted = outcomes(opened), errors(opened)
     _none_of_it(opened, len(counted))
-    console = _console(Console)
-    console.print(outcomes_table(counted))
-    console.print(errors_table(predicted) if predicted else "no decode step was predicted")
+    printed = console()
+    printed.print(outcomes_table(counted))
+    printed.print(errors_table(predicted) if predicted else "no decode step was predicted")
 
 
 @log.command()
@@ -140,6 +138,8 @@ def export(
         )
     if output == "-" and form == "parquet":
         raise click.ClickException("-o -: Parquet is not for standard output; name a file")
+    if output != "-":
+        require_writable("-o", Path(output))
     with _plainly():
         from controller_service.logbook.export import export as write  # noqa: PLC0415
 
@@ -213,11 +213,6 @@ def _none_of_it(opened: Log, found: int) -> None:
     raise click.ClickException("no log file there, or none of that engine")
 
 
-def _console(make: Any) -> Any:
-    # Piped, a table must not be cut to the width of a screen that is not there.
-    return make() if os.isatty(1) else make(width=4000)
-
-
 class _plainly:
     """Errors of logs and filters as one line."""
 
@@ -230,5 +225,7 @@ class _plainly:
 
         if isinstance(error, (BadFilter, BadSource)):
             raise click.ClickException(str(error)) from error
+        if isinstance(error, BrokenPipeError):
+            return  # whoever read what is written has seen enough, which click takes quietly
         if isinstance(error, OSError):
             raise click.ClickException(f"{error.filename or 'log'}: {error.strerror}") from error

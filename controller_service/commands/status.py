@@ -43,18 +43,31 @@ def _show_log(log: dict[str, Any]) -> None:
 
 def _show(engine: dict[str, Any]) -> None:
     predictor, turnaround = engine["predictor"], engine["turnaround_us"]
+    where = engine.get("url") or "no HTTP address told"  # an older plugin, or used as a library
     click.echo(
-        f"\n{engine['engine_id']}  {engine['model']}  "
+        f"\n{engine['engine_id']}  {where}  {engine['model']}  "
         f"SGLang {engine['sglang_version']}  tp {engine['tp_size']}"
     )
-    outcomes = "  ".join(f"{name} {count}" for name, count in engine["outcomes"].items())
-    click.echo(f"  steps      {engine['steps']}  ({outcomes})")
-    click.echo(f"  rows       {engine['rows']}  {engine['last_snapshot_age_s']:.1f} s ago")
+    counted = [f"{name} {count}" for name, count in engine["outcomes"].items() if count]
+    outcomes = f"  decisions: {', '.join(counted)}" if counted else ""
+    click.echo(f"  steps      {engine['steps']} reported{outcomes}")
+    age_s = engine["last_snapshot_age_s"]
+    click.echo(f"  rows       {engine['rows']} in the newest report; heard of {age_s:.1f} s ago")
     if turnaround["p50"] is not None:
-        click.echo(f"  turnaround p50 {turnaround['p50']:.0f} us  p99 {turnaround['p99']:.0f} us")
-    fitted = "fitted" if predictor["fitted"] else "learning"
+        click.echo(
+            f"  turnaround p50 {turnaround['p50']:.0f} us, p99 {turnaround['p99']:.0f} us, from "
+            "report to decision"
+        )
+    click.echo(f"  predictor  {predictor['name']}, {_learnt(predictor)}")
+    for one in engine.get("unmet", ()):
+        click.echo(f"  without    {one['policy']} does nothing here: {one['why']}")
+
+
+def _learnt(predictor: dict[str, Any]) -> str:
+    """How good a predictor is, and what it stands on."""
+    words = "fitted" if predictor["fitted"] else "still learning"
     error = predictor["mape_recent"]
-    off_by = "" if error is None else f"  off by {error:.1%}"
+    if error is not None:
+        words += f"; recent decode steps took {error:.1%} more or less than predicted, on average"
     model = predictor.get("model", {}).get("model")
-    by_model = f"  model {model}" if model else ""
-    click.echo(f"  predictor  {predictor['name']}  {fitted}{off_by}{by_model}")
+    return f"{words}; model {model}" if model else words

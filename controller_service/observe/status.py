@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 import msgspec
 import numpy as np
+from governor_protos.messages import Outcome, StepKind
 
 from controller_service.controller import Controller
 from controller_service.models.status import model_status
+from controller_service.records import StepRecord
 from controller_service.session import EngineSession
 
 
@@ -28,8 +31,8 @@ def controller_status(controller: Controller, uptime_s: float, now_s: float) -> 
     }
 
 
-def recent_steps(controller: Controller, engine: str, last: int) -> list[Any] | None:
-    """The newest records of ``engine``, oldest first; ``None`` if there is no such engine.
+def recent_steps(controller: Controller, engine: str, last: int) -> list[StepRecord] | None:
+    """The newest step records of ``engine``, oldest first; ``None`` if there is no such engine.
 
     Without a name: of the engine heard of last.
     """
@@ -41,6 +44,39 @@ def recent_steps(controller: Controller, engine: str, last: int) -> list[Any] | 
     return list(newest.log.last(last))
 
 
+def policy_status(controller: Controller) -> dict[str, Any]:
+    """The policy that runs, and what engines cannot carry out of it."""
+    return {
+        "policy": controller.policy.label,
+        "parts": [
+            {
+                "policy": part.kind.name,
+                "decides": str(part.kind.knob),
+                "settings": msgspec.structs.asdict(part.config),
+            }
+            for part in controller.policy.parts
+        ],
+        "unmet": [
+            {"engine": session.hello.engine_id, **msgspec.structs.asdict(one)}
+            for session, _ in controller.sessions
+            for one in session.unmet
+        ],
+    }
+
+
+def in_words(record: StepRecord) -> dict[str, Any]:
+    """A record as the decision log has it: kind and outcome in words. Any thread may do this."""
+    return {
+        **msgspec.structs.asdict(record),
+        "kind": _word(StepKind, record.kind),
+        "outcome": _word(Outcome, record.outcome),
+    }
+
+
+def _word(kind: type[IntEnum], number: int) -> str:
+    return next((member.name.lower() for member in kind if member == number), "unknown")
+
+
 def _engine_status(session: EngineSession, silent_s: float) -> dict[str, Any]:
     hello, predictor = session.hello, session.predictor
     turnarounds = sorted(session.turnarounds_s)
@@ -48,6 +84,7 @@ def _engine_status(session: EngineSession, silent_s: float) -> dict[str, Any]:
         "engine_id": hello.engine_id,
         "incarnation": hello.incarnation,
         "sglang_version": hello.sglang_version,
+        "url": hello.url,
         "model": hello.model,
         "device": hello.device,
         "tp_size": hello.tp_size,
@@ -60,6 +97,7 @@ def _engine_status(session: EngineSession, silent_s: float) -> dict[str, Any]:
         "chunked_prefill_tokens": hello.chunked_prefill_tokens,
         "speculative_algorithm": hello.speculative_algorithm,
         "knobs": hello.knobs,
+        "unmet": list(session.unmet),
         "draft_lengths": hello.draft_lengths,
         "drafting": None if hello.drafting is None else msgspec.structs.asdict(hello.drafting),
         "graph_rows": hello.graph_rows,

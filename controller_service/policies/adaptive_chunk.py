@@ -62,7 +62,7 @@ class AdaptiveChunkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     margin: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     """Share of a TTFT target that is kept back."""
     tpot_margin: Annotated[float, Meta(ge=0, lt=1)] = 0.03
-    """Likewise of a TPOT target."""
+    """Share of a TPOT target that is kept back."""
     stall: Annotated[float, Meta(gt=0, le=1)] = 0.5
     """Share of what those who decode can spare that one chunk may take."""
     reach: Annotated[float, Meta(gt=0, le=1)] = 0.35
@@ -70,13 +70,15 @@ class AdaptiveChunkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     least_tokens: Annotated[int, Meta(ge=1, le=1 << 20)] = 512
     """No chunk is smaller than this for the sake of those who decode."""
     overhead: Annotated[float, Meta(gt=0, le=1)] = 0.02
-    """Nor so small that a step of prefill spends more than this share on other things than tokens,
+    """No chunk is so small that its step spends more than this share on other things than tokens,
     where prefill and decode take turns: that time is lost to everybody, and most of all to those
     who decode."""
     untold_ms: Annotated[float, Meta(gt=0, le=1e7)] = 1000.0
     """A request that was promised nothing is ordered as if it were promised this, and not held."""
     patience: Annotated[float, Meta(ge=1, le=1000)] = 8.0
+    """A request that has waited for this many times its target goes first at some steps."""
     turn: Annotated[int, Meta(ge=1, le=1024)] = 8
+    """One step in so many lets requests go first that have waited too long (``patience``)."""
 
 
 def decide(

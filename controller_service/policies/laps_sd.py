@@ -66,18 +66,21 @@ TPOT_MARGIN = 0.03
 
 class LapsSdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queues: Annotated[int, Meta(ge=1, le=64)] = 5
+    """Queues that a request sinks through as it is served."""
     quantum_s: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
-    """Of the first queue; every next one's is twice as long."""
+    """Seconds of service in the first queue; each next queue allows twice as many."""
     spread: Annotated[float, Meta(ge=0, le=1)] = 0.05
     """Standard deviation of the share of accepted drafts below which it has settled."""
     prior: bool = True
     """Whether who has not settled is ranked by everybody's acceptance, not by attained service."""
     late_share: Annotated[float, Meta(ge=0, le=1)] = 0.25
-    """Of the places, for those who are late."""
+    """Share of the places that is kept for requests that are late."""
     late: Annotated[float, Meta(ge=1, le=1000)] = 4.0
-    """How many times the mean latency is late."""
+    """A request is late after this many times the mean latency."""
     patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 600.0
+    """Seconds of waiting after which a request comes before all others, the oldest first."""
     preempt: bool = True
+    """Whether a running row yields its place at all."""
     caution: Annotated[float, Meta(ge=0, le=0.5)] = 0.1
     """Chance that a length is misjudged where a row yields; 0: both are taken for their means."""
     margin: Annotated[float, Meta(ge=0, le=1000)] = 2.0

@@ -24,9 +24,13 @@ from controller_service.state import StepState
 
 class LasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queues: Annotated[int, Meta(ge=1, le=64)] = 5
+    """Queues that a request sinks through as it is served."""
     quantum_s: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
+    """Seconds of service in the first queue; each next queue allows twice as many."""
     patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 600.0
+    """Seconds of waiting after which a request comes before all others, the oldest first."""
     preempt: bool = True
+    """Whether a running row yields its place at all."""
 
 
 def decide(

@@ -3,12 +3,13 @@ decide about different things: ``taper_plus+turbospec``."""
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 from importlib import metadata
 
-import msgspec
 from governor_protos.limits import MAX_TEXT
+from governor_protos.settings import BadSetting, read_settings
 
 from controller_service.policies.adaptive_candidates import ADAPTIVE_CANDIDATES
 from controller_service.policies.adaptive_chunk import ADAPTIVE_CHUNK
@@ -94,18 +95,27 @@ def parse_policy(text: str) -> Policy:
     return Policy(tuple(parts), text.strip())
 
 
+def policy_kind(name: str) -> PolicyKind:
+    """The policy of that name, before it is configured.
+
+    Raises:
+        UnknownPolicy: names those that there are.
+    """
+    if (kind := BUILT_IN.get(name)) is not None:
+        return kind
+    third_party = _third_party()
+    if name not in third_party:
+        known = ", ".join([*BUILT_IN, *third_party])
+        raise UnknownPolicy(f"no policy {name!r}; choose one of {known}")
+    return _load(third_party[name])
+
+
 def _parse_part(text: str) -> Part:
     name, *settings = re.split(r"[:,]", text)
-    kind = BUILT_IN.get(name)
-    if kind is None:
-        third_party = _third_party()
-        if name not in third_party:
-            known = ", ".join([*BUILT_IN, *third_party])
-            raise UnknownPolicy(f"no policy {name!r}; choose one of {known}")
-        kind = _load(third_party[name])
+    kind = policy_kind(name)
     try:
-        config = msgspec.convert(_by_field(kind, settings), kind.config_type, strict=False)
-    except (msgspec.ValidationError, ValueError) as error:
+        config = read_settings(_by_field(kind, settings), kind.config_type, str, strict=False)
+    except (BadSetting, ValueError) as error:
         example = f"; write it like {kind.usage!r}" if kind.usage else ""
         raise UnknownPolicy(f"policy {name!r}: {error}{example}") from error
     return Part(kind, config)
@@ -123,10 +133,17 @@ def _by_field(kind: PolicyKind, settings: list[str]) -> dict[str, str]:
         key, equals, value = setting.partition("=")
         if not equals:
             if position >= len(fields):
-                raise ValueError(f"takes at most {len(fields)} settings, got {len(settings)}")
+                raise ValueError(
+                    f"takes at most {len(fields)} settings, got {len(settings)}; "
+                    f"'governor policy show {kind.name}' lists them"
+                )
             key, value = fields[position], setting
         if key in values:
-            raise ValueError(f"{key!r} is set twice")
+            raise ValueError(f"{key!r} is set twice; keep one")
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)
+            instead = f"did you mean {near[0]!r}?" if near else "it has none"
+            raise ValueError(f"no setting {key!r}; {instead}")
         values[key] = value
     return values
 

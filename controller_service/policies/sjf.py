@@ -19,6 +19,7 @@ from controller_service.state import StepState
 
 class SjfConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 600.0
+    """Seconds of waiting after which a request comes before all others, the oldest first."""
 
 
 def decide(

@@ -48,6 +48,7 @@ SHORTER = 0.98
 
 class TurboSpecConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_request: bool = True
+    """Each request has its own length, where drafts of different lengths cost differently."""
     estimate: Literal["requests", "average"] = "requests"
     """A chance for each request, or the published average over the batch."""
     value: Value = "rate"
@@ -58,6 +59,7 @@ class TurboSpecConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep: Annotated[float, Meta(ge=0, le=1)] = 0.01
     """Goodput of the newest length counts this share more."""
     protect: bool = True
+    """No request that can keep its target is pushed past its pace."""
     told: Literal["budget", "caps"] = "budget"
     """What an engine that can share a budget out is given. It knows its draft's chances at this
     very place of every text, of which the controller knows no more than the average."""

@@ -149,7 +149,7 @@ class Hello(Wire, frozen=True, tag="hello"):
     protocol_major: Count
     protocol_minor: Count
     engine_id: Text
-    """Stable name of this engine (host, launch, data-parallel rank)."""
+    """Name of this engine (host, port, data-parallel rank): the same after a restart."""
     incarnation: Text
     """Changes at every start, so that a restarted engine is told from a reconnecting one."""
     plugin_version: Text
@@ -185,6 +185,9 @@ class Hello(Wire, frozen=True, tag="hello"):
     mixes_chunks: bool = False
     """Whether decode rows advance in a step that prefills. Otherwise they wait for its end. Since
     1.5."""
+    url: Text = ""
+    """Where its clients reach it, such as ``http://gpu-7:30000``. Since 1.8: empty from an older
+    engine, and from one that serves no HTTP."""
 
 
 class Welcome(Wire, frozen=True, tag="welcome"):

@@ -6,6 +6,8 @@ Run ``python -m governor_protos.schema`` to print it.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import Any
 
 import msgspec
@@ -28,5 +30,14 @@ def json_schema() -> dict[str, Any]:
     }
 
 
+def main() -> None:
+    """Print the schema; a reader that has seen enough, such as ``head``, may leave early."""
+    try:
+        print(json.dumps(json_schema(), indent=2, sort_keys=True), flush=True)
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, or Python would complain at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2, sort_keys=True))
+    main()

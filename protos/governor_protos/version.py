@@ -7,7 +7,7 @@ to the end of a message and nothing else, so either side may be upgraded first.
 from __future__ import annotations
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 7
+PROTOCOL_MINOR = 8
 
 
 def speaks(major: int) -> bool:

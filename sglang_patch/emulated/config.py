@@ -16,6 +16,7 @@ from governor_profiles import (
     load_profile,
 )
 from governor_protos.limits import MAX_DRAFT_LENGTHS, MAX_DRAFT_TOKENS
+from governor_protos.settings import BadSetting, read_settings
 from msgspec import Meta
 
 from sglang_patch.errors import ConfigurationError
@@ -119,12 +120,14 @@ def load(environ: Mapping[str, str] | None = None) -> EmulationConfig:
         if not name.startswith(PREFIX) or value == "":
             continue
         if name not in known:
-            raise ConfigurationError(f"{name} is no setting; known are {', '.join(known)}")
+            raise ConfigurationError(f"{name} is no setting; choose one of {', '.join(known)}")
         values[name.removeprefix(PREFIX).lower()] = value
     try:
-        config = msgspec.convert(values, EmulationConfig, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{PREFIX}*: {error}") from error
+        config = read_settings(
+            values, EmulationConfig, lambda name: PREFIX + name.upper(), strict=False
+        )
+    except BadSetting as error:
+        raise ConfigurationError(str(error)) from error
     if values and not config.active:
         wrong = PREFIX + next(iter(values)).upper()
         raise ConfigurationError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from sglang_patch.seams import (
     speculation,
     versions,
 )
+from sglang_patch.seams.addresses import engine_id, note_address, url
 from sglang_patch.seams.differences.ranks import ranks_of
 from sglang_patch.seams.hooks import require_applied
 from sglang_patch.seams.time_limits import deadlines_of
@@ -59,6 +59,7 @@ def after_check_server_args(returned: Any, server_args: Any) -> None:
     refuse_unsupported(server_args, allow_untried=settings.allow_untried_device)
     http.hook_if_serving()
     require_applied("launcher")
+    note_address(server_args)
     if settings.endpoint == config.EMBEDDED:
         embedded.start(settings)
 
@@ -142,11 +143,10 @@ def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
     args = scheduler.server_args
     ranks = ranks_of(scheduler)
     drafting = speculation.drafting(scheduler)
-    name = settings.engine_id or f"{os.uname().nodename}-{os.getppid()}"
     return Hello(
         protocol_major=PROTOCOL_MAJOR,
         protocol_minor=PROTOCOL_MINOR,
-        engine_id=f"{name}-dp{ranks.dp_rank}",
+        engine_id=engine_id(settings.engine_id, ranks.dp_rank),
         incarnation=uuid.uuid4().hex,
         plugin_version=__version__,
         sglang_version=versions.installed(),
@@ -166,4 +166,5 @@ def _hello(scheduler: Scheduler, settings: EngineConfig) -> Hello:
         graph_rows=device.graph_rows(scheduler),
         drafting=drafting,
         mixes_chunks=bool(scheduler.is_mixed_chunk),
+        url=url(),
     )

@@ -52,7 +52,7 @@ def test_knobs_that_came_later_are_left_out() -> None:
     fields = {name: getattr(hello, name) for name in hello.__struct_fields__} | {"knobs": knobs}
     frame = encode(Hello(**fields))
     assert [len(decode_to_controller(as_of(frame, minor)).knobs) for minor in MINORS] == [
-        *(1, 1, 1, 2, 2, 3, 4, 4)
+        *(1, 1, 1, 2, 2, 3, 4, 4, 4)
     ]
 
 

@@ -26,8 +26,8 @@ def launch(socket_path):
     """Start controllers; whatever still runs at the end is killed."""
     started = []
 
-    def start(*flags: str) -> RunningController:
-        started.append(RunningController(socket_path, *flags))
+    def start(*flags: str, **variables: str) -> RunningController:
+        started.append(RunningController(socket_path, *flags, **variables))
         return started[-1]
 
     yield start

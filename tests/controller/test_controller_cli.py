@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from importlib import metadata
 
 import click
@@ -10,6 +14,7 @@ from click.testing import CliRunner
 from governor_protos import OURS
 
 from controller_service.cli import main
+from controller_service.commands.serve import VARIABLES, unread_variables
 from controller_service.config import ConfigError, ControllerConfig, load_config
 
 NOBODY = "http://127.0.0.1:1"
@@ -53,6 +58,7 @@ def test_the_client_commands_reach_a_controller(launch):
     )
     refused = run("policy", "set", "cap:none", *where)
     assert (refused.exit_code, "cap:2" in refused.output) == (1, True)
+    assert json.loads(run("status", "--json", *where).output)["engines"] == []
     assert "no engine" in run("status", *where).output
     assert '"policy": "taper:rho=0.5"' in run("status", "--json", *where).output
 
@@ -69,6 +75,7 @@ class Point:
 
     def __init__(self, name, value):
         self.name, self.value, self._loaded = name, f"a_package:{name}", value
+        self.attr = name
 
     def load(self):
         if isinstance(self._loaded, Exception):
@@ -92,6 +99,31 @@ def test_commands_of_other_packages():
     assert run("fine").output.strip() == "fine indeed"
     help_text = run("--help").output
     assert all(name in help_text for name in ("serve", "fine", "lacking", "odd"))
+
+
+def test_help_says_of_every_command_that_ships_what_it_does():
+    text = " ".join(run("--help").output.split())
+    points = metadata.entry_points(group="governor.commands")
+    offered = [point for point in points if point.dist.name == "sglang-governor"]
+    assert len(offered) > 8
+    for point in offered:
+        says = point.load().get_short_help_str(100)
+        assert f" {point.name} {says}" in text
+    assert "From " not in text
+
+
+def test_help_imports_no_command():
+    code = """
+import sys
+from controller_service.cli import main
+
+main(["--help"], standalone_mode=False)
+heavy = {"governor_bench", "numpy", "aiohttp", "pyarrow", "rich", "sglang", "zmq", "msgspec"}
+sys.stderr.write(" ".join(heavy & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "simulate" in ran.stdout
+    assert ran.stderr == ""
 
 
 @pytest.mark.usefixtures("offered")
@@ -149,3 +181,105 @@ def test_a_missing_file_is_explained(tmp_path):
     result = run("serve", "--config", str(tmp_path / "none.yaml"))
     assert result.exit_code == 1
     assert "No such file" in result.output
+
+
+def test_policy_off_in_a_file_is_the_policy_off(tmp_path):
+    file = tmp_path / "governor.yaml"
+    file.write_text("policy: off\nhttp_allow_remote: on\n")
+    config = load_config(file, {})
+    assert (config.policy, config.http_allow_remote) == ("off", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("policy: true", "policy: expected a text of 1 to 256 characters, got true; quote it"),
+        ("log_level: loud", "log_level: expected one of debug, error, info, warning, got 'loud'"),
+        ("lease_steps: 2\npolicy: taper\nlease_steps: 3", "line 3: 'lease_steps' is set twice"),
+    ],
+)
+def test_an_error_in_a_file_names_setting_and_remedy(tmp_path, text, says):
+    file = tmp_path / "governor.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(file, {})
+    assert f"{file}: {says}" in str(error.value)
+
+
+def test_a_flag_that_cannot_be_used_is_named_as_a_flag():
+    with pytest.raises(ConfigError, match=r"^--log-level: expected one of .*, got 'loud'$"):
+        load_config(None, {"log_level": "loud"})
+
+
+def test_every_variable_that_serve_reads_is_in_its_help():
+    help_text = run("serve", "--help").output
+    assert all(variable in help_text for variable in VARIABLES.values())
+
+
+def test_a_variable_that_serve_does_not_read_is_named_and_the_nearest_that_it_does():
+    environ = {
+        "GOVERNOR_POLICY": "off",
+        "GOVERNOR_POLCY": "off",
+        "GOVERNOR_MAX_PARKED_STEPS": "3",
+        "GOVERNOR_KEY_FILE": "",
+        "HOME": "/",
+    }
+    assert unread_variables(environ) == [
+        "GOVERNOR_MAX_PARKED_STEPS",
+        "GOVERNOR_POLCY (did you mean GOVERNOR_POLICY?)",
+    ]
+
+
+def test_what_kubernetes_and_the_other_commands_use_is_not_named():
+    names = ("SERVICE_HOST", "PORT", "PORT_9470_TCP", "HTTP_SERVICE_PORT", "SERVICE_PORT_HTTP")
+    ours = ("CONTROLLER_URL", "CLUSTER", "HTTP_TOKEN_FILE")
+    assert unread_variables({f"GOVERNOR_{name}": "x" for name in (*names, *ours)}) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit", "logs", "-o", "/proc/xx"),
+        ("fit", "logs", "-o", "model", "--json", "/proc/xx.json"),
+        ("log", "export", "logs", "-o", "/proc/xx.csv"),
+        ("simulate", "--json", "/proc/xx.json"),
+        ("profile", "--url", NOBODY, "-o", "/proc/xx.json"),
+    ],
+)
+def test_what_cannot_be_written_is_named_before_the_work_with_what_helps(
+    arguments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "/proc/xx" in result.output
+    assert "cannot be written" in result.output
+    assert "name one in a folder that you may write to" in result.output
+
+
+def test_profile_without_a_controller_says_what_to_do(tmp_path):
+    output = ("-o", str(tmp_path / "p.json"))
+    result = run("profile", "--url", NOBODY, "--controller", NOBODY, *output)
+    assert result.exit_code == 1
+    assert "does not answer" in result.output
+    assert "governor serve" in result.output
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("governor_protos.schema",),
+        ("controller_service", "policy", "list"),
+        ("controller_service", "policy", "show", "laps_sd"),
+        ("controller_service", "serve", "--help"),
+    ],
+    ids=" ".join,
+)
+def test_a_reader_that_leaves_early_sees_no_traceback(program):
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = subprocess.run(
+        [sys.executable, "-m", *program], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert ran.stderr == b""

@@ -9,9 +9,12 @@ import stat
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 
 import pytest
 import zmq
+from click.testing import CliRunner
 from controller_builders import batch, extra, feedback_of, hello_of, rows_of, snapshot_of, trunk
 from controller_process import PATIENCE_MS
 from governor_protos import decode_to_engine, encode
@@ -19,6 +22,8 @@ from governor_protos.limits import MAX_FRAME_BYTES
 from governor_protos.messages import Decision, Goodbye, Refusal, Welcome
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from controller_service.cli import main
 
 ROWS = batch(4, 4)
 
@@ -46,6 +51,8 @@ def test_serves_an_engine_and_tells_about_it(launch, connect):
     assert 'governor_decisions_total{policy="off"} 50.0' in metrics
     assert "governor_turnaround_seconds_count 50.0" in metrics
     code, steps = controller.get("/v1/steps?engine=engine-1&last=3")
+    assert {step["kind"] for step in json.loads(steps)["steps"]} == {"decode"}
+    assert {step["outcome"] for step in json.loads(steps)["steps"]} == {"applied"}
     assert [step["step"] for step in json.loads(steps)["steps"]] == [47, 48, 49]
     assert (code, controller.get("/v1/steps?engine=x")[0]) == (200, 404)
     for bad in ("0", "-1", "4097", "many", "9" * 50):
@@ -105,7 +112,8 @@ def test_the_policy_is_switched_while_snapshots_flow(launch, connect):
         assert decision.for_step == step
         seen.append(decision.policy)
     thread.join()
-    assert answers == [(200, {"policy": "cap:2", "previous": "eager"})]
+    ((code, answer),) = answers
+    assert (code, answer["policy"], answer["previous"]) == (200, "cap:2", "eager")
     assert list(dict.fromkeys(seen)) == ["eager", "cap:2"]
 
 
@@ -125,6 +133,64 @@ def test_bad_requests_are_answered(shared, body, status, field):
     code, answer = shared.put("/v1/policy", body)
     assert (code, answer["error"]["field"]) == (status, field)
     assert answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "field", "says"),
+    [
+        ("/v1/polices", 404, "path", "there are /healthz, /metrics"),
+        ("/v1/steps?lst=3", 400, "lst", "did you mean 'last'?"),
+        ("/v1/steps?last=3&last=4", 400, "last", "2 times"),
+        ("/v1/steps?last=0", 400, "last", "from 1 to"),
+        ("/v1/status?engine=a", 400, "engine", "leave it out"),
+    ],
+)
+def test_what_is_asked_wrongly_is_answered_in_json(shared, path, status, field, says):
+    code, text = shared.get(path)
+    error = json.loads(text)["error"]
+    assert (code, error["field"], says in error["message"]) == (status, field, True)
+
+
+def test_a_method_that_a_path_does_not_take_is_answered_with_those_that_it_does(shared):
+    request = urllib.request.Request(f"{shared.http}/v1/policy", method="DELETE")
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request)
+    with error.value as answer:
+        assert (answer.code, answer.headers["allow"]) == (405, "GET, HEAD, PUT")
+        problem = json.loads(answer.read())["error"]
+    assert (problem["field"], "it takes GET, HEAD, PUT" in problem["message"]) == ("method", True)
+
+
+def test_the_api_lists_policies_with_what_can_be_set(shared):
+    code, text = shared.get("/v1/policies")
+    listed = {one["name"]: one for one in json.loads(text)["policies"]}
+    assert code == 200
+    assert listed["cap"]["decides"] == "branches"
+    (width,) = listed["cap"]["settings"]
+    assert (width["name"], width["default"]) == ("width", None)
+    assert width["may_be"] == "a whole number from 1 to 4096"
+    assert "Rows of one branching request" in width["meaning"]
+
+
+def test_a_part_of_a_policy_that_an_engine_cannot_carry_out_is_said_everywhere(launch, connect):
+    controller = launch("--policy", "off")
+    connect(controller.endpoint).ask(hello_of())
+    for _ in range(2):
+        _, answer = controller.put("/v1/policy", b'{"policy": "cap:2+turbospec"}')
+    expected = {
+        "engine": "engine-1",
+        "policy": "turbospec",
+        "knob": "drafts",
+        "why": "the engine does not speculate",
+    }
+    assert answer["unmet"] == [expected]
+    assert json.loads(controller.get("/v1/policy")[1])["unmet"] == [expected]
+    (engine,) = json.loads(controller.get("/v1/status")[1])["engines"]
+    assert [one["policy"] for one in engine["unmet"]] == ["turbospec"]
+    shown = CliRunner().invoke(main, ["status", "--controller", controller.http]).output
+    assert "turbospec does nothing here: the engine does not speculate" in shown
+    _, log = controller.stop()
+    assert log.count("turbospec does nothing there (the engine does not speculate)") == 1
 
 
 def test_a_page_from_elsewhere_cannot_reach_the_api(shared):
@@ -230,7 +296,8 @@ def test_a_taken_port_is_named(launch):
         (("--endpoint", "ipc://relative"), "absolute"),
         (("--endpoint", "ipc:///" + "x" * 150), "107 bytes"),
         (("--policy", "tapir"), "choose one of"),
-        (("--lease-steps", "0"), "lease_steps"),
+        (("--lease-steps", "0"), "--lease-steps: expected a whole number from 1 to 64"),
+        (("--log-level", "loud"), "--log-level: expected one of debug, error, info, warning"),
     ],
 )
 def test_unusable_flags_are_explained(launch, flags, says):
@@ -238,6 +305,30 @@ def test_unusable_flags_are_explained(launch, flags, says):
     assert code == 1
     assert says in log
     assert len(log.strip().splitlines()) == 1
+
+
+def test_the_variables_of_an_engine_set_up_its_controller_too(launch, tmp_path):
+    controller = launch(GOVERNOR_POLICY="cap:3", GOVERNOR_LOG_DIR=str(tmp_path / "log"))
+    status = json.loads(controller.get("/v1/status")[1])
+    assert (status["policy"], status["log"]["folder"]) == ("cap:3", str(tmp_path / "log"))
+
+
+def test_a_flag_wins_over_a_variable(launch):
+    controller = launch("--policy", "eager", GOVERNOR_POLICY="cap:3")
+    assert json.loads(controller.get("/v1/status")[1])["policy"] == "eager"
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"GOVERNOR_POLICY": "tapir"}, "choose one of"),
+        ({"GOVERNOR_POLICY": "x" * 300}, "GOVERNOR_POLICY: expected a text of 1 to 256"),
+        ({"GOVERNOR_HTTP_TOKEN_FILE": "/nowhere"}, "http_token_file: cannot read /nowhere"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_explained(launch, variables, says):
+    code, log = launch(**variables).wait()
+    assert (code, says in log) == (1, True)
 
 
 @pytest.fixture(scope="module")

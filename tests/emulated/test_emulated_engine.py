@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -167,6 +168,16 @@ def test_prompt_log_probabilities_are_refused(engine: EmulatedEngine) -> None:
     assert b"logprob_start_len" in refused.value.read()
     answer = generate(engine, prompt(9), 2, return_logprob=True)
     assert len(answer["meta_info"]["output_token_logprobs"]) == 2
+
+
+def test_a_controller_is_told_where_an_engine_serves(engine: EmulatedEngine, folder: Path) -> None:
+    """Its name is made of that, so that it is the same after a restart."""
+    with listening(folder) as heard:
+        heard.wait(lambda it: it.hello is not None, "the engine did not connect")
+        assert heard.hello is not None
+        assert heard.hello.url == engine.url
+        port = engine.url.rpartition(":")[2]
+        assert heard.hello.engine_id == f"{os.uname().nodename}-{port}-dp0"
 
 
 def test_governed_tokens_equal_ungoverned_ones(engine: EmulatedEngine, folder: Path) -> None:

@@ -32,14 +32,29 @@ def test_settings_are_read() -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SCALE": "0"}, "scale"),
-        ({"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SCALE": "fast"}, "scale"),
+        (
+            {"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SCALE": "0"},
+            "GOVERNOR_EMULATED_SCALE: expected a number above 0",
+        ),
+        (
+            {"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SCALE": "fast"},
+            "_SCALE: .* got .fast.",
+        ),
         ({"GOVERNOR_EMULATED_SPEED": "2"}, "GOVERNOR_EMULATED_SPEED is no setting"),
         ({"GOVERNOR_EMULATED_SCALE": "2"}, "GOVERNOR_EMULATED_PROFILE is not"),
         ({"GOVERNOR_EMULATED_NOISE": "0.01"}, "NOISE is set but GOVERNOR_EMULATED_PROFILE is not"),
-        ({"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_NOISE": "0.3"}, "noise"),
-        ({"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_NOISE": "-0.1"}, "noise"),
-        ({"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SEED": "x"}, "seed"),
+        (
+            {"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_NOISE": "0.3"},
+            "_NOISE: expected a number from 0 to",
+        ),
+        (
+            {"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_NOISE": "-0.1"},
+            "_NOISE: expected a number",
+        ),
+        (
+            {"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SEED": "x"},
+            "_SEED: expected a whole number",
+        ),
         (
             {"GOVERNOR_EMULATED_PROFILE": "x", "GOVERNOR_EMULATED_SHIFT": "100"},
             "GOVERNOR_EMULATED_SHIFT: a shift is STEP:FACTOR",

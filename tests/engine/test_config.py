@@ -42,8 +42,8 @@ def test_flag_wins(argv: list[str]) -> None:
     ("text", "message"),
     [
         ("endpont: embedded", "did you mean 'endpoint'"),
-        ("max_parked_steps: 0", "max_parked_steps"),
-        ("max_parked_steps: many", "max_parked_steps"),
+        ("max_parked_steps: 0", "GOVERNOR_MAX_PARKED_STEPS: expected a whole number from 1"),
+        ("max_parked_steps: many", "GOVERNOR_MAX_PARKED_STEPS: .* got .many."),
         ("- a\n- b", "keys and values"),
         ("a: [", "not YAML"),
         ("endpoint: " + "x" * 70_000, "larger than"),
@@ -151,11 +151,42 @@ def test_a_damaged_key_is_refused_and_not_repeated(
     assert "hunter2" not in str(error.value)
 
 
-def test_the_commands_token_is_no_typo_of_an_engines_setting() -> None:
-    load({"GOVERNOR_HTTP_TOKEN_FILE": "/t"}, [])
+@pytest.mark.parametrize("name", ["HTTP_TOKEN_FILE", "CONTROLLER_URL", "CLUSTER"])
+def test_a_variable_of_the_commands_is_no_typo_of_an_engines_setting(name: str) -> None:
+    load({f"GOVERNOR_{name}": "x"}, [])
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://10.0.0.1:5", "http://x", "ipc://relative", "taper"])
 def test_endpoint_that_cannot_be_used_is_refused(endpoint: str) -> None:
     with pytest.raises(ConfigurationError, match="GOVERNOR_ENDPOINT"):
         load({"GOVERNOR_ENDPOINT": endpoint}, [])
+
+
+def test_a_variable_that_cannot_be_used_is_named_with_what_it_may_be() -> None:
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^GOVERNOR_DEFAULT_TPOT_SLO_MS: expected a number above 0 and at most 3600000, "
+        "got 'abc'$",
+    ):
+        load({"GOVERNOR_DEFAULT_TPOT_SLO_MS": "abc"}, [])
+
+
+def test_policy_off_in_a_file_is_the_policy_off(tmp_path: Path) -> None:
+    file = tmp_path / "governor.yaml"
+    file.write_text("policy: off\nallow_plain_tcp: yes\n")
+    config = load({"GOVERNOR_CONFIG": str(file)}, [])
+    assert (config.policy, config.allow_plain_tcp) == ("off", True)
+
+
+def test_a_key_that_a_file_has_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "governor.yaml"
+    file.write_text("policy: off\npolicy: cap:2\n")
+    with pytest.raises(ConfigurationError, match="line 2: 'policy' is set twice, first in line 1"):
+        load({"GOVERNOR_CONFIG": str(file)}, [])
+
+
+@pytest.mark.parametrize(
+    "name", ["SERVICE_HOST", "CONTROLLER_PORT", "CONTROLLER_SERVICE_PORT_HTTP", "PORT_9470_TCP"]
+)
+def test_what_kubernetes_sets_for_a_service_is_no_typo(name: str) -> None:
+    load({f"GOVERNOR_{name}": "tcp://10.0.0.1:9470"}, [])

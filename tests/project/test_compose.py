@@ -30,8 +30,16 @@ KEYS = {
 
 
 def with_defaults(text: str) -> str:
-    """What Compose makes of ``${NAME:-default}`` when nothing is set."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    """What Compose makes of ``${NAME:-default}`` and ``${NAME:+instead}`` when nothing is set."""
+    return re.sub(r"\$\{\w+:(?:-([^}]*)|\+[^}]*)\}", r"\1", text)
+
+
+def with_set(text: str, variables: dict[str, str]) -> str:
+    """What Compose makes of it when some variables are set."""
+    for name, value in variables.items():
+        text = re.sub(rf"\$\{{{name}:-[^}}]*\}}", value, text)
+        text = re.sub(rf"\$\{{{name}:\+([^}}]*)\}}", r"\1", text)
+    return with_defaults(text)
 
 
 def compose() -> dict[str, Any]:
@@ -113,7 +121,7 @@ def test_one_user_owns_the_socket_and_its_folder() -> None:
     assert len(users) == 1
     (user,) = users
     assert user != "0"
-    (volume,) = compose()["volumes"].values()
+    volume = compose()["volumes"]["socket"]
     assert f"uid={user}" in volume["driver_opts"]["o"].split(",")
     for name in SERVICES:
         assert str(service(name)["build"]["args"]["GOVERNOR_UID"]) == user
@@ -158,7 +166,9 @@ def test_nothing_is_published_beyond_this_host() -> None:
 def test_every_variable_has_a_default_and_is_explained() -> None:
     code = "\n".join(line for line in TEXT.splitlines() if not line.startswith("#"))
     explained = "\n".join(line for line in TEXT.splitlines() if line.startswith("#"))
-    assert code.count("${") == len(re.findall(r"\$\{\w+:-[^}]+\}", code))
+    conditional = re.findall(r"\$\{(\w+):\+[^}]+\}", code)
+    assert code.count("${") == len(conditional) + len(re.findall(r"\$\{\w+:-[^}]+\}", code))
+    assert set(conditional) == {"HTTP_TOKEN_FILE", "LOG_VOLUME"}
     defaults: dict[str, set[str]] = {}
     for name, default in re.findall(r"\$\{(\w+):-([^}]+)\}", code):
         defaults.setdefault(name, set()).add(default)
@@ -167,6 +177,43 @@ def test_every_variable_has_a_default_and_is_explained() -> None:
         assert len(values) == 1, f"{name} has several defaults: {values}"
         assert re.search(rf"^#   {name}\s", explained, re.MULTILINE), f"{name} is not explained"
         assert next(iter(values)) in explained
+
+
+def test_without_variables_there_is_neither_a_token_nor_a_log() -> None:
+    environment = service("controller")["environment"]
+    assert (environment["GOVERNOR_HTTP_TOKEN_FILE"], environment["GOVERNOR_LOG_DIR"]) == ("", "")
+
+
+def test_a_token_file_and_a_log_volume_are_mounted_where_the_controller_looks() -> None:
+    from controller_service.commands.serve import VARIABLES
+
+    text = with_set(TEXT, {"HTTP_TOKEN_FILE": "/etc/token", "LOG_VOLUME": "/srv/log"})
+    controller = yaml.safe_load(text)["services"]["controller"]
+    environment = controller["environment"]
+    token, log = environment["GOVERNOR_HTTP_TOKEN_FILE"], environment["GOVERNOR_LOG_DIR"]
+    assert f"/etc/token:{token}:ro" in controller["volumes"]
+    assert f"/srv/log:{log}" in controller["volumes"]
+    ours = {name for name in environment if name.startswith("GOVERNOR_")}
+    assert ours <= set(VARIABLES.values())
+    found = instructions(ROOT / "docker/Dockerfile.controller")
+    (folder,) = [rest for name, rest in found if name == "WORKDIR" and rest in log]
+    assert ("RUN", f"mkdir {Path(log).relative_to(folder)}") in found
+    assert found.index(("USER", "governor")) < found.index(("RUN", "mkdir log"))
+
+
+def test_the_comment_about_the_policy_names_every_policy_and_no_other() -> None:
+    from controller_service.policies.registry import BUILT_IN, parse_policy
+
+    (comment,) = re.findall(
+        r"^#   POLICY .*\n((?:#                      .*\n)+)", TEXT, re.MULTILINE
+    )
+    named = {}
+    for knob, names in re.findall(r"#\s+(\w+): (.*)", comment):
+        for name in names.split(", "):
+            named[name.partition(":")[0]] = knob
+            if ":" not in name:
+                assert parse_policy(name).label == name
+    assert named == {name: str(kind.knob) for name, kind in BUILT_IN.items()}
 
 
 def test_there_is_a_dockerfile_for_each_service() -> None:

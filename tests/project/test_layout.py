@@ -252,3 +252,11 @@ def test_no_path_of_one_machine_is_written_down() -> None:
         if MACHINE_PATH.search(text)
     }
     assert found == {}
+
+
+def test_the_readme_explains_every_outcome_that_is_shown() -> None:
+    from controller_service.observe.stats import OUTCOMES
+
+    text = (ROOT / "README.md").read_text().partition("## When something goes wrong")[2]
+    table = text.partition("| outcome | reason |")[2].partition("\n\n")[0]
+    assert {row.split("`")[1] for row in table.splitlines()[2:]} == set(OUTCOMES)

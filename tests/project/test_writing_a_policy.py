@@ -56,7 +56,9 @@ def test_the_documented_lines_install_the_documented_policy(checkout: Path) -> N
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^quota +at most K extra branches in the whole batch", done.stdout, re.M)
+    assert re.search(
+        r"^quota +branches +at most K extra branches in the whole batch", done.stdout, re.M
+    )
 
 
 def test_no_document_installs_into_whatever_python_pip_belongs_to() -> None:

@@ -33,7 +33,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parent / "golden"
-NEWEST = {"hello": "1.5", "snapshot": "1.7", "decision": "1.6"}
+NEWEST = {"hello": "1.8", "snapshot": "1.7", "decision": "1.6"}
 """Messages that have grown since contract 1.0."""
 
 
@@ -59,7 +59,7 @@ EXAMPLES: dict[str, Wire] = {
     "hello": Hello(
         1, 0, "host-1-dp0", "abc", "0.1.0", "0.5.17", "m", 1, 0, True, 64, 4096, 2048, 1, 512, "",
         [], ["branches"], "NVIDIA H200", [1, 2, 4, 8],
-        Drafting(DraftSource.MODEL, 4, 16, True, True, 0.0005), True,
+        Drafting(DraftSource.MODEL, 4, 16, True, True, 0.0005), True, "http://host-1:30000",
     ),
     "welcome": Welcome(1, 0, "controller-1", "0.1.0", "taper", 4096),
     "refusal": Refusal(2, 3, "incompatible_version", "engine 1.0, controller 2.3"),
@@ -92,11 +92,13 @@ def test_golden_frame_still_decodes_and_encodes(name: str) -> None:
     assert encode(EXAMPLES[name]) == frame
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.2", "1.3"])
+@pytest.mark.parametrize("version", ["1.0", "1.2", "1.3", "1.5"])
 def test_a_hello_of_an_older_contract_lacks_only_what_came_later(version: str) -> None:
     decoded = decode_to_controller((GOLDEN / f"hello-{version}.msgpack").read_bytes())
-    expected = msgspec.structs.replace(EXAMPLES["hello"], mixes_chunks=False)
-    if version != "1.3":
+    expected = msgspec.structs.replace(EXAMPLES["hello"], url="")
+    if version != "1.5":
+        expected = msgspec.structs.replace(expected, mixes_chunks=False)
+    if version not in ("1.3", "1.5"):
         expected = msgspec.structs.replace(expected, drafting=None)
     if version == "1.0":
         expected = msgspec.structs.replace(expected, device="", graph_rows=[])
@@ -263,6 +265,7 @@ def test_snapshot_out_of_bounds_is_refused(change: dict[str, object]) -> None:
     "change",
     [
         {"device": "x" * (limits.MAX_TEXT + 1)},
+        {"url": "x" * (limits.MAX_TEXT + 1)},
         {"graph_rows": [1] * (MAX_GRAPHS + 1)},
         {"graph_rows": [-1]},
         {"graph_rows": ["8"]},
@@ -272,7 +275,7 @@ def test_snapshot_out_of_bounds_is_refused(change: dict[str, object]) -> None:
         {"drafting": Drafting(256)},
         {"draft_lengths": [1] * (limits.MAX_DRAFT_LENGTHS + 1)},
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_hello_out_of_bounds_is_refused(change: dict[str, object]) -> None:
     broken = msgspec.structs.replace(EXAMPLES["hello"], **change)

@@ -5,6 +5,8 @@ SGLang sends a request to the replica that says that it has least to do.
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from engines import GovernedEngine, Results, assert_sound_at_idle, run_counted
 from generating import generate, prompts
@@ -34,7 +36,11 @@ def test_two_replicas_on_one_controller(
     assert counted.parked_row_steps > 0
     assert sorted(engine["dp_rank"] for engine in engines) == [0, 1]
     assert all(engine["outcomes"]["applied"] > 0 for engine in engines)
-    assert len({engine["engine_id"] for engine in engines}) == 2
+    # Named by what survives a restart, and found where clients find them.
+    port = two_replicas.url.rpartition(":")[2]
+    names = sorted(engine["engine_id"] for engine in engines)
+    assert names == [f"{os.uname().nodename}-{port}-dp{rank}" for rank in (0, 1)]
+    assert {engine["url"] for engine in engines} == {two_replicas.url}
     assert_sound_at_idle(two_replicas.url)
 
 

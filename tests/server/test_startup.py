@@ -83,7 +83,10 @@ def test_an_sglang_without_a_target_is_refused_before_it_starts(python: PluginPr
     [
         ({"GOVERNOR_ENDPOINT": "somewhere"}, "GOVERNOR_ENDPOINT"),
         ({"GOVERNOR_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml"),
-        ({"GOVERNOR_ENDPOINT": "embedded", "GOVERNOR_MAX_PARKED_STEPS": "0"}, "max_parked_steps"),
+        (
+            {"GOVERNOR_ENDPOINT": "embedded", "GOVERNOR_MAX_PARKED_STEPS": "0"},
+            "GOVERNOR_MAX_PARKED_STEPS",
+        ),
         ({"GOVERNOR_ENDPONT": "embedded"}, "did you mean GOVERNOR_ENDPOINT"),
     ],
     ids=["endpoint", "missing file", "bad value", "typo"],

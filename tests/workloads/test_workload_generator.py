@@ -204,3 +204,30 @@ def test_a_mix_file_is_read_back(tmp_path) -> None:
             read_mix(path)
     with pytest.raises(WorkloadError, match="absent"):
         read_mix(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "instead"),
+    [
+        ({"durations_s": 3}, "did you mean 'duration_s'?"),
+        ({"arrivals": {"kind": "poisson", "rate": 5.0}}, "did you mean 'rate_per_s'?"),
+        ({"arrivals": {"kind": "poison", "rate_per_s": 5.0}}, "did you mean 'poisson'?"),
+        ({"targets": [{"tpot_slo_ms": 50}]}, "did you mean 'tpot_slo_s'?"),
+        ({"xyzzy": 1}, "did you mean '"),
+    ],
+)
+def test_a_misspelt_field_of_a_mix_is_answered_with_the_nearest(
+    change: dict[str, Any], instead: str
+) -> None:
+    with pytest.raises(WorkloadError) as error:
+        mix(**change)
+    assert instead in str(error.value)
+
+
+def test_a_key_that_a_mix_file_has_twice_is_an_error_with_its_lines(tmp_path) -> None:
+    path = tmp_path / "mix.json"
+    path.write_text('{\n "requests": 3,\n "name": "a",\n "requests": 4\n}')
+    with pytest.raises(WorkloadError) as error:
+        read_mix(path)
+    said = "'requests' is set twice in one object (it is written in lines 2, 4); keep one"
+    assert str(error.value) == f"{path}: {said}"

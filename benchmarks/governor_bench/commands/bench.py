@@ -12,7 +12,7 @@ from governor_bench.envelope import Stopwatch, envelope
 
 @click.group()
 def bench() -> None:
-    """Measure this machine."""
+    """Measure decisions, overhead and load on this machine."""
 
 
 bench.add_command(bench_engines)

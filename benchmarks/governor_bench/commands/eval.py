@@ -22,7 +22,7 @@ Command = Callable[..., None]
 
 @click.group("eval")
 def evaluate() -> None:
-    """Compare policies."""
+    """Compare policies and predictors, and write what came out."""
 
 
 seeds_option = click.option(

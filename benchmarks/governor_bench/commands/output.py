@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 
+from controller_service.commands.outputs import require_writable
 from governor_bench.envelope import write_json
 
+
+def _check(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value and value != "-" and not ctx.resilient_parsing:
+        require_writable("--json", Path(value))  # not after an hour of measuring
+    return value
+
+
 json_option = click.option(
-    "--json", "json_path", default="", help="Write the report there; '-' is standard output."
+    "--json",
+    "json_path",
+    default="",
+    callback=_check,
+    help="Write the report there; '-' is standard output.",
 )
 
 

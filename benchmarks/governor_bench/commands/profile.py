@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller_service.commands.client import DEFAULT_CONTROLLER, token_in, token_option
+from controller_service.commands.outputs import require_writable
 from governor_bench.processes import like_ctrl_c
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def profile(
     samples_path = samples or output.with_suffix(".samples.npz")
     if samples_path.suffix != ".npz":
         raise click.BadParameter(f"{samples_path}: must end in .npz", param_hint="--samples")
+    require_writable("--output", output)
+    require_writable("--samples", samples_path)
     console = Console(stderr=True)
     try:
         api = ControllerApi(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Annotated, Any
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import Meta
 from controller_service.learning.model import EngineKey
 from controller_service.records import STEPS_KEPT
 from governor_bench.profiling.point import Limits
+from governor_bench.step_records import by_number
 
 TIMEOUT_S = 15.0
 MAX_ANSWER_BYTES = 16 << 20
@@ -130,7 +132,7 @@ class Engine:
         Raises:
             ProfilingFailed: the engine does not answer.
         """
-        answer = _ask(f"{self.url}/v1/loads?include=core")
+        answer = _ask(f"{self.url}/v1/loads?include=core", remedy=_NO_ENGINE)
         try:
             loads = msgspec.convert(answer, type=_Loads).loads
         except msgspec.ValidationError as error:
@@ -187,7 +189,7 @@ class ControllerApi:
         """The newest step records of an engine, oldest first."""
         query = f"engine={engine_id}&last={max(1, min(last, STEPS_KEPT))}"
         steps = _ask(f"{self.url}/v1/steps?{query}").get("steps")
-        return steps if isinstance(steps, list) else []
+        return [by_number(step) for step in steps] if isinstance(steps, list) else []
 
     def policy(self) -> str:
         return str(self._status().get("policy", ""))
@@ -199,8 +201,20 @@ class ControllerApi:
         return _ask(f"{self.url}/v1/status")
 
 
-def _ask(url: str, body: Any = None, token: str = "") -> dict[str, Any]:
+_NO_CONTROLLER = (
+    "start one with 'governor serve' and the engine with GOVERNOR_ENDPOINT set to its endpoint, or "
+    "name it with --controller"
+)
+_NO_ENGINE = "name an engine that serves with --url"
+
+
+def _ask(
+    url: str, body: Any = None, token: str = "", remedy: str = _NO_CONTROLLER
+) -> dict[str, Any]:
     """GET a JSON object, or PUT one.
+
+    Args:
+        remedy: what helps where nothing answers.
 
     Raises:
         ProfilingFailed: nothing answers, or what does says no.
@@ -220,6 +234,9 @@ def _ask(url: str, body: Any = None, token: str = "") -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         detail = error.read(500).decode(errors="replace")
         raise ProfilingFailed(f"{url}: HTTP {error.code}: {detail}") from None
-    except (OSError, msgspec.DecodeError) as error:
-        raise ProfilingFailed(f"{url}: {error}") from None
+    except OSError as error:
+        why = getattr(error, "reason", None) or error
+        raise ProfilingFailed(f"{url} does not answer ({why}); {remedy}") from None
+    except (HTTPException, msgspec.DecodeError) as error:
+        raise ProfilingFailed(f"{url}: no answer in JSON ({error}); {remedy}") from None
     return answer

@@ -30,7 +30,7 @@ MINORS = range(PROTOCOL_MINOR + 1)
 Struct = type[msgspec.Struct]
 
 GROWN: dict[Struct, dict[int, int]] = {
-    Hello: {0: 18, 2: 20, 3: 21, 5: 22},
+    Hello: {0: 18, 2: 20, 3: 21, 5: 22, 8: 23},
     Snapshot: {0: 8, 2: 9, 5: 10},
     Rows: {0: 14, 1: 15, 3: 17, 7: 18},
     Queue: {5: 11, 6: 13, 7: 14},

@@ -12,7 +12,7 @@ from msgspec import Meta
 from governor_workloads.acceptance import Acceptance
 from governor_workloads.arrivals import MAX_REQUESTS, Bursty, Closed, Phase, Poisson
 from governor_workloads.demands import Demands
-from governor_workloads.errors import WorkloadError
+from governor_workloads.errors import WorkloadError, explained
 from governor_workloads.files import read_json
 from governor_workloads.lengths import Lengths
 
@@ -61,7 +61,7 @@ class Mix(Demands, frozen=True, kw_only=True, forbid_unknown_fields=True):
         try:
             return msgspec.convert(data, cls)
         except msgspec.ValidationError as error:
-            raise WorkloadError(f"mix: {error}") from None
+            raise WorkloadError(f"mix: {explained(error, cls)}") from None
 
     def checked(self) -> Self:
         """This mix with every range checked, which making one in Python does not do."""

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from governor_workloads.arrivals import MAX_REQUESTS
 from governor_workloads.demands import Demands, draw_demands
-from governor_workloads.errors import WorkloadError
+from governor_workloads.errors import WorkloadError, explained
 from governor_workloads.files import read_json
 from governor_workloads.spec import Workload, WorkRequest
 
@@ -38,7 +38,7 @@ class TraceOptions(Demands, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         try:
             return msgspec.convert(data, cls)
         except msgspec.ValidationError as error:
-            raise WorkloadError(f"trace options: {error}") from None
+            raise WorkloadError(f"trace options: {explained(error, cls)}") from None
 
     def checked(self) -> Self:
         """These options with every range checked, which making them in Python does not do."""
