@@ -26,7 +26,7 @@ from governor_bench.commands.output import json_option
 @click.option(
     "--scale",
     type=click.FloatRange(1, 100),
-    default=1.5,
+    default=2.0,
     show_default=True,
     help="Slows the emulated GPU down so many times, for a host that does not keep up with it.",
 )

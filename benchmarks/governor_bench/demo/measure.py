@@ -13,7 +13,7 @@ from governor_workloads.served import Served
 from governor_bench.engine_metrics import GovernorCounters
 
 DECODE = 0
-MOST_HELD_UP = 0.05
+MOST_HELD_UP = 0.03
 """A turn in which the emulated device stood still for more than this share of its time, because the
 host was late with the next step, says nothing of a GPU. It is void."""
 

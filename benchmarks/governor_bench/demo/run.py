@@ -23,7 +23,7 @@ from governor_bench.eval.emulated_pair import EmulatedPair, emulated_pair
 POLICIES = OFF, STOCK, GOVERNED = ("off", "eager", "taper_plus")
 PROFILE = "qwen3-32b-h200"
 PREDICTOR = "corrected-linear"
-SCALE = 1.5
+SCALE = 2.0
 """By which the emulated GPU is slower than the real one, so that the host keeps up with it."""
 CHUNK_TOKENS = 2048
 MOST_ROWS = 256
