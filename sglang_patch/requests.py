@@ -32,7 +32,8 @@ ROLE_KEY = "branch_role"
 PROTECTED_KEY = "protected"
 EXPECTED_KEY = "expected_tokens"
 MAX_DEPTH = 400
-"""SGLang pickles requests on their way to the scheduler, which fails at some 450 levels."""
+"""SGLang pickles requests on their way to the scheduler. Pickle fails before 500 levels, sooner the
+deeper it is called."""
 NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
 

@@ -68,6 +68,27 @@ def test_configured_hooks_take_and_one_that_did_not_is_named(python: PluginProce
     )
 
 
+def test_the_http_server_is_hooked_where_there_is_one(python: PluginProcesses) -> None:
+    """In the launcher of a server. An offline engine and schedulers do not import it."""
+    start = (
+        "from types import SimpleNamespace\n"
+        "from sglang_patch.seams import hooks, http, startup\n"
+        "def started():\n"
+        "    startup.after_check_server_args(None, SimpleNamespace())\n"
+        "    return http.MODULE in sys.modules, http.HOOKS[0] in hooks._registered\n"
+        "print('OFFLINE', *started())\n"
+        "import sglang.srt.entrypoints.http_server\n"
+        "print('SERVING', *started())\n"
+        "print('AGAIN', *started(), hooks._registered.count(http.HOOKS[0]))\n"
+        "assert hooks.is_applied(http.HOOKS[0].target, http.around_json)\n"
+    )
+    result = python(LOAD + REGISTERED + start, GOVERNOR_ENDPOINT="ipc:///tmp/none.sock")
+    assert "OFFLINE False False" in result.stdout, result.stderr
+    assert "SERVING True True" in result.stdout, result.stderr
+    assert "AGAIN True True 1" in result.stdout, result.stderr
+    assert result.returncode == 0, result.stderr
+
+
 def test_an_sglang_without_a_target_is_refused_before_it_starts(python: PluginProcesses) -> None:
     remove = (
         "from sglang.srt.managers.scheduler import Scheduler\ndel Scheduler.update_running_batch\n"
