@@ -61,9 +61,9 @@ def fit(
     from controller_service.learning import artifact  # noqa: PLC0415
     from controller_service.learning.fit import fit as fit_to  # noqa: PLC0415
 
-    require_writable("-o", output)
+    require_writable("-o", output, makes_parents=True)
     if as_json and as_json != "-":
-        require_writable("--json", Path(as_json))
+        require_writable("--json", Path(as_json), makes_parents=False)
     console = Console(stderr=True)
     try:
         with cluster_errors():

@@ -139,7 +139,7 @@ def export(
     if output == "-" and form == "parquet":
         raise click.ClickException("-o -: Parquet is not for standard output; name a file")
     if output != "-":
-        require_writable("-o", Path(output))
+        require_writable("-o", Path(output), makes_parents=False)
     with _plainly():
         from controller_service.logbook.export import export as write  # noqa: PLC0415
 

@@ -8,15 +8,20 @@ from pathlib import Path
 import click
 
 
-def require_writable(option: str, path: Path) -> None:
-    """Check that something can be written at ``path``; its parents are made.
+def require_writable(option: str, path: Path, *, makes_parents: bool) -> None:
+    """Check that something can be written at ``path``. Leaves nothing behind.
+
+    Args:
+        makes_parents: whether the command makes folders that are missing.
 
     Raises:
         click.ClickException: names the option, why not, and what helps.
     """
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
+        folder = path.absolute().parent
+        while makes_parents and not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
             return
     except OSError as error:
         raise unwritable(option, path, error) from error

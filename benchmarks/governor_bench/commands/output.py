@@ -15,7 +15,8 @@ from governor_bench.envelope import write_json
 
 def _check(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     if value and value != "-" and not ctx.resilient_parsing:
-        require_writable("--json", Path(value))  # not after an hour of measuring
+        # Not after an hour of measuring.
+        require_writable("--json", Path(value), makes_parents=True)
     return value
 
 

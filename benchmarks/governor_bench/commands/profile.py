@@ -126,8 +126,8 @@ def profile(
     samples_path = samples or output.with_suffix(".samples.npz")
     if samples_path.suffix != ".npz":
         raise click.BadParameter(f"{samples_path}: must end in .npz", param_hint="--samples")
-    require_writable("--output", output)
-    require_writable("--samples", samples_path)
+    require_writable("--output", output, makes_parents=True)
+    require_writable("--samples", samples_path, makes_parents=True)
     console = Console(stderr=True)
     try:
         api = ControllerApi(

@@ -197,7 +197,7 @@ def test_exports_hold_the_same_records(folder, tmp_path):
     [
         (["-o", "steps.xlsx"], "add --format"),
         (["-o", "-", "--format", "parquet"], "not for standard output"),
-        (["-o", "/no/such/steps.csv"], "/no/such/steps.csv: No such file"),
+        (["-o", "/no/such/steps.csv"], "/no/such/steps.csv: cannot be written (No such file"),
         (["-o", "steps.csv", "--where", "rows = 'x'"], "Could not convert"),
     ],
 )
