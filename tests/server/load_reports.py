@@ -16,7 +16,7 @@ from governor_protos.messages import Decision, Snapshot
 from prometheus_client.parser import text_string_to_metric_families
 
 BRANCHES = 8
-TOKENS = 300
+TOKENS = 150
 
 
 def parks_every_branch() -> Decide:
@@ -71,8 +71,9 @@ def while_parked(
 
 
 def _has_ended(heard: Heard) -> bool:
-    """Whether a branch has ended. SGLang prefills a prompt once by itself before its branches."""
-    return any(end.output_tokens > 1 for end in heard.ended)
+    """Whether a branch has ended. What ran before is told of as well: SGLang's own first request,
+    and the prefill of the prompt before its branches."""
+    return any(end.max_new_tokens == TOKENS for end in heard.ended)
 
 
 def once_full(seen: list[float]) -> list[float]:
