@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kit_checks import check_kit
 from kit_engines import KitEngine, Stage, kit_engine
-from kit_table import ABORT_ALL, BASIC_API, JSON, REGEX, SERVERS, STRESS, Kit
+from kit_table import ABORT_ALL, BASIC_API, JSON, REGEX, SERVERS, Kit
 from kits_installed import installed_tests, without_a_word
 
 PLAIN = SERVERS[0]
@@ -24,7 +24,7 @@ def governed() -> Iterator[KitEngine]:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("kit", [BASIC_API, STRESS, REGEX, JSON, ABORT_ALL], ids=lambda k: k.name)
+@pytest.mark.parametrize("kit", [BASIC_API, REGEX, JSON, ABORT_ALL], ids=lambda k: k.name)
 def test_kits_pass_while_half_of_all_branches_are_parked(
     kit: Kit,
     governed: KitEngine,
