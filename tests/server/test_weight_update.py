@@ -92,10 +92,13 @@ def post(url: str, route: str, **body: Any) -> Any:
 
 
 def say(url: str, ids: list[int], tokens: int) -> list[int]:
-    sampling = {"temperature": 0, "max_new_tokens": tokens, "ignore_eos": True}
-    answer = post(url, "generate", input_ids=ids, sampling_params=sampling)
-    said: list[int] = answer["output_ids"]
+    said: list[int] = samples(url, ids, tokens, 1)["output_ids"]
     return said
+
+
+def samples(url: str, ids: list[int], tokens: int, n: int) -> Any:
+    sampling = {"temperature": 0, "max_new_tokens": tokens, "ignore_eos": True, "n": n}
+    return post(url, "generate", input_ids=ids, sampling_params=sampling)
 
 
 def take_weights(url: str, model: Path, *, flush: bool) -> None:
@@ -116,14 +119,16 @@ def test_a_row_that_was_retracted_before_goes_on_as_one_that_was_not(
         with deciding(normal_engine.endpoint, retracts) as heard, ThreadPoolExecutor(2) as pool:
             assert heard.hello is not None
             assert "retract" in heard.hello.knobs
-            decodes = pool.submit(say, url, beside, 200)  # or nobody could be held
+            # With rows that decode somebody can be held; with an extra branch every step is asked
+            # about.
+            decodes = pool.submit(samples, url, beside, 200, 2)
             answer = pool.submit(say, url, ids, TOKENS)
             until(lambda: retracts.waits_with > 0, "it was not retracted", timeout_s=120)
             post(url, "pause_generation", mode="retract")
             take_weights(url, other_weights, flush=False)
             post(url, "continue_generation")
         said = answer.result()
-        assert len(decodes.result()) == 200
+        assert [len(one["output_ids"]) for one in decodes.result()] == [200, 200]
         before, after = said[: retracts.waits_with], said[retracts.waits_with :]
         rest = len(after)
 
