@@ -114,8 +114,8 @@ ROUTES: dict[str, dict[str, Any]] = {
 
 
 BROKEN_IN_STOCK = {"/api/chat"}
-"""SGLang answers 500 there, governed or not: transformers 5 wraps the tokens of a chat template in an
-object that SGLang's route does not unpack."""
+"""SGLang answers 500 there, governed or not: transformers 5 wraps the tokens of a chat template in
+an object that SGLang's route does not unpack."""
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["at once", "stream"])
