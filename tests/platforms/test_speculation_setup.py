@@ -99,6 +99,14 @@ def test_a_function_is_replaced_wherever_it_is_bound(
     assert home.work is counterpart, "what was replaced was replaced again"
 
 
+def test_a_function_that_is_its_own_replacement_is_in_place(
+    modules: tuple[ModuleType, ModuleType],
+) -> None:
+    """As where compiling is switched off: a compiled function is the plain one then."""
+    replacing.replace_all([Replacement("sglang._home.work", original)])
+    assert replacing.not_in_place() == []
+
+
 def test_a_kernel_is_still_launched_on_a_grid(modules: tuple[ModuleType, ModuleType]) -> None:
     home, guest = modules
     replacing.replace_all([Replacement("sglang._home.Kernel", counterpart, is_kernel=True)])

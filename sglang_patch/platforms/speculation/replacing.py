@@ -58,6 +58,8 @@ def replace_all(replacements: Iterable[Replacement]) -> None:
     pending = [(item, _require(item)) for item in replacements if item.target not in _done]
     for item, original in pending:
         replacement: Any = Launchable(item.function) if item.is_kernel else item.function
+        if original is replacement:
+            continue  # where compiling is switched off, a function is its own uncompiled form
         owner, _, name = item.target.rpartition(".")
         setattr(pkgutil.resolve_name(owner), name, replacement)
         for module, bound_name in list(_bindings(original)):
