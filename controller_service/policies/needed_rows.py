@@ -24,12 +24,12 @@ one. Its branches end one by one, so it cannot win back later what it loses now.
 
 
 class RankedExtras(msgspec.Struct, frozen=True, eq=False):
-    """The extra rows of a step in the order in which they are admitted. Columns of one shape."""
+    """The extra rows of a step in the order in which they are admitted."""
 
     rows: Index
-    """Indices into the state."""
-    request: Index
-    """The request of each row, as an index into :class:`~controller_service.paces.Requests`."""
+    """Indices into the state, shape ``(extra rows,)``."""
+    place: Index
+    """Where in that order each extra row stands, request after request, same shape."""
     needed: int
     """How many of the first rows are needed by their own requests."""
 
@@ -45,17 +45,18 @@ class RankedExtras(msgspec.Struct, frozen=True, eq=False):
         own = requests.rows - requests.extra_rows
         rows = np.repeat(own[:, None], len(admitted), axis=1)
         if self.rows.size:
-            together = self.request.argsort(kind="stable")
-            branching, starts = np.unique(self.request[together], return_index=True)
-            is_in = together < admitted[:, None]
-            rows[branching] += np.add.reduceat(is_in, starts, axis=1, dtype=np.float64).T
+            branching = requests.extra_rows.nonzero()[0]
+            is_in = self.place < admitted[:, None]
+            starts = _starts(requests)[branching]
+            rows[branching] += np.add.reduceat(is_in, starts, axis=1, dtype=np.intp).T
         return rows
 
 
 def shortest_first(state: StepState, base: BaseSet, requests: Requests) -> RankedExtras:
     """The published order: the shortest context first. No row is needed."""
-    rows = _by_context(state, base)
-    return RankedExtras(rows, requests.of_rows(rows), 0)
+    rows = _by_request(state, base, requests)
+    ranking = np.lexsort((rows, state.context_tokens[rows]))
+    return RankedExtras(rows[ranking], _places(ranking), 0)
 
 
 def needed_first(
@@ -64,6 +65,7 @@ def needed_first(
     base: BaseSet,
     requests: Requests,
     limits: Floats,
+    every_s: float,
 ) -> RankedExtras:
     """Rows that their own requests need come first, the most urgent of them at the head.
 
@@ -76,47 +78,59 @@ def needed_first(
 
     Args:
         limits: pace limit of each request, seconds per token, ``LOST_S`` where lost.
+        every_s: what users wait for a token if every row advances.
     """
-    rows = _by_context(state, base)
-    request = requests.of_rows(rows)
-    own = (requests.rows - requests.extra_rows)[request]
-    before = own + _rank_within(request)  # rows of the same request that are ahead of this one
+    rows = _by_request(state, base, requests)
+    count = requests.extra_rows.astype(np.intp)
+    request = np.repeat(np.arange(len(count)), count)
+    own = requests.rows - requests.extra_rows
+    # Rows of the same request that are ahead of each one: its own, and extra ones.
+    before = np.arange(len(rows)) + (own - _starts(requests))[request]
     whole = requests.rows[request]
-    every_s = _wait_s(state, predictor, base, rows)
-    fair_s = float(every_s[-1]) * before / whole
+    fair_s = every_s * before / whole
     width = np.maximum(mean_width(whole, before) / RESERVE, 1.0)
     limit = limits[request]
     needed_from_s = np.where(limit > LOST_S, limit * width, fair_s)
     urgent = needed_from_s.argsort(kind="stable")
-    wait_s = _wait_s(state, predictor, base, rows[urgent])
-    spared = needed_from_s[urgent] >= wait_s[:-1]
+    spared = needed_from_s[urgent] >= _wait_s(state, predictor, base, rows[urgent])
     needed = int(spared.argmax()) if spared.any() else len(spared)
     rest = urgent[needed:]
     rest = rest[np.minimum(needed_from_s, fair_s)[rest].argsort(kind="stable")]
     ranking = np.concatenate([urgent[:needed], rest])
-    return RankedExtras(rows[ranking], request[ranking], needed)
+    return RankedExtras(rows[ranking], _places(ranking), needed)
 
 
-def _by_context(state: StepState, base: BaseSet) -> Index:
-    rows: Index = base.extras[state.context_tokens[base.extras].argsort(kind="stable")]
-    return rows
+def _by_request(state: StepState, base: BaseSet, requests: Requests) -> Index:
+    """The extra rows, request after request, the shortest context first."""
+    is_extra = np.zeros(state.rows, dtype=np.bool_)
+    is_extra[base.extras] = True
+    rows = requests.by_request[is_extra[requests.by_request]]
+    count = requests.extra_rows.astype(np.int64)
+    key = np.repeat(np.arange(len(count), dtype=np.int64) << 32, count)
+    key += state.context_tokens[rows]
+    ordered: Index = rows[key.argsort(kind="stable")]
+    return ordered
 
 
-def _rank_within(request: Index) -> Index:
-    """How many rows of the same request stand before each row, shape of ``request``."""
-    together = request.argsort(kind="stable")
-    ordered = request[together]
-    rank = np.empty(len(request), dtype=np.intp)
-    rank[together] = np.arange(len(request)) - ordered.searchsorted(ordered)
-    return rank
+def _starts(requests: Requests) -> Index:
+    """Where the extra rows of each request start, request after request."""
+    starts: Index = (requests.extra_rows.cumsum() - requests.extra_rows).astype(np.intp)
+    return starts
+
+
+def _places(ranking: Index) -> Index:
+    places = np.empty_like(ranking)
+    places[ranking] = np.arange(len(ranking))
+    return places
 
 
 def _wait_s(
     state: StepState, predictor: StepLatencyPredictor, base: BaseSet, ranking: Index
 ) -> Floats:
-    """What a user waits for a token: the step with the first n rows, and the prefill that comes
-    with it, for n from 0 on; shape ``(rows + 1,)``."""
-    context = np.concatenate([[0.0], state.context_tokens[ranking].cumsum(dtype=np.float64)])
-    rows = base.rows + np.arange(len(ranking) + 1, dtype=np.float64)
+    """What users wait for a token before each row is admitted: the step with the rows ahead of it,
+    and the prefill that comes with the step. Shape of ``ranking``."""
+    context = state.context_tokens[ranking].cumsum(dtype=np.float64)
+    context -= state.context_tokens[ranking]
+    rows = base.rows + np.arange(len(ranking), dtype=np.float64)
     seconds: Floats = predictor.predict(rows, base.context_tokens + context)
     return seconds + state.prefill_per_token_s * rows

@@ -115,7 +115,9 @@ def choose(
             would be lost with it count along.
     """
     if config.needs and config.bank:
-        extras = needed_first(state, predictor, base, requests, limits)
+        every_s = predictor.predict(state.running_rows, state.running_context_tokens)
+        every_s += state.prefill_per_token_s * state.running_rows
+        extras = needed_first(state, predictor, base, requests, limits, every_s)
     else:
         extras = shortest_first(state, base, requests)
     context = state.context_tokens[extras.rows].cumsum(dtype=np.float64)
@@ -173,6 +175,8 @@ def _best_goodput(
     kept_by_all = requests.rows * limits >= wait_s[-1]
     serial = requests.rows <= 1
     for_newcomers = _fits(wait_s, _longest_wait_s(wait_s[0], limits[serial], fresh[serial]))
+    if for_newcomers == most and (kept_by_all | (limits == LOST_S)).all():
+        return most  # every row may advance, and nobody is hurt by it
     if for_newcomers >= extras.needed:
         most = min(most, for_newcomers)
     edges = wait_s.searchsorted(limits[serial], side="right") - 1
@@ -189,11 +193,13 @@ def _best_goodput(
     rows = extras.advancing(requests, candidates)
     kept = rows * limits[:, None] >= length
     # With fewer than all of its rows a request must bear the step until its last branch has ended.
-    all_rows = requests.rows[:, None]
-    kept &= (rows >= all_rows) | (mean_width(all_rows, rows) * limits[:, None] >= length)
+    branching = (~serial).nonzero()[0]
+    some, whole = rows[branching], requests.rows[branching, None]
+    is_borne = mean_width(whole, some) * limits[branching, None] >= length
+    kept[branching] &= (some >= whole) | is_borne
     is_anybody_short = (kept_by_all[:, None] & ~kept).any(axis=0)
     does_anybody_gain = (kept & ~kept_by_all[:, None]).any(axis=0)
-    rate = (worth[:, None] * rows * kept).sum(axis=0) / length
+    rate = worth @ (rows * kept) / length
     rate[is_anybody_short & ~does_anybody_gain] = -np.inf
     return int(candidates[rate == rate.max()].max())
 

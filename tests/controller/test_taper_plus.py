@@ -189,12 +189,21 @@ def test_branches_that_their_own_request_needs_are_not_parked() -> None:
 
 
 def test_a_needed_row_is_not_sold_for_the_tokens_of_others() -> None:
-    """A long context costs more time than its two tokens are worth beside a hundred others."""
+    """Long contexts cost more time than their tokens are worth beside a hundred others. The second
+    group keeps its promise in no step, so somebody is hurt whatever is done."""
     dear = KnownPredictor(0.02, 1e-5, 1e-7)
-    promised = {"tpot_slo_s": 0.015, "output_tokens": 5, "since_first_token_s": 0.1}
-    others = [serial(tpot_slo_s=10.0) for _ in range(100)]
-    rows = [*others, trunk(1, **promised), extra(1, **promised, context_tokens=50_000)]
-    assert advancing("taper_plus:needs=false,floor=0", rows, dear) == len(rows) - 1
+    begun = {"output_tokens": 5, "since_first_token_s": 0.1}
+    rows = [serial(tpot_slo_s=10.0) for _ in range(100)]
+    for group, tpot_slo_s in ((1, 0.0155), (2, 0.0125)):
+        promised = {**begun, "tpot_slo_s": tpot_slo_s}
+        rows += [trunk(group, **promised), extra(group, **promised, context_tokens=50_000)]
+    assert advancing("taper_plus:floor=0", rows, dear) == len(rows)
+
+
+def test_where_nobody_is_hurt_every_row_advances() -> None:
+    dear = KnownPredictor(0.02, 1e-5, 1e-7)
+    rows = [serial(tpot_slo_s=10.0) for _ in range(100)]
+    rows += [trunk(1), extra(1, context_tokens=50_000)]
     assert advancing("taper_plus:floor=0", rows, dear) == len(rows)
 
 
