@@ -68,6 +68,8 @@ def after_init_request_dispatcher(returned: Any, scheduler: Scheduler) -> None:
     """Scheduler: check the hooks, then connect (rank 0) or make ready to follow (other ranks)."""
     require_applied("scheduler")
     settings = config.load()
+    # A launcher of another kind, such as that of the gRPC server, may not have asked.
+    refuse_unsupported(scheduler.server_args, allow_untried=settings.allow_untried_device)
     ranks = ranks_of(scheduler)
     metrics = _metrics(scheduler, ranks.dp_rank) if ranks.leads else None
     holds = None if metrics is None else HoldMeter(settings.max_wait_ms / 1e3, metrics.held)

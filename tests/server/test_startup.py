@@ -246,8 +246,6 @@ def test_a_device_that_was_never_tried_can_be_insisted_on() -> None:
     ("arguments", "environment", "name"),
     [
         (["--enable-mixed-chunk"], {}, "--enable-mixed-chunk in the overlap loop"),
-        (["--smg-grpc-mode"], {}, "--smg-grpc-mode"),
-        (["--grpc-mode"], {}, "--grpc-mode"),
         ([], {"SGLANG_RUST_SERVER": "1"}, "SGLANG_RUST_SERVER=1"),
     ],
     ids=str,
