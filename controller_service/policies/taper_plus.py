@@ -53,6 +53,8 @@ from controller_service.state import StepState
 
 MAX_CANDIDATES = 32
 """Step lengths that are weighed against each other."""
+SHORTEST_S = 1e-9
+"""No step counts as shorter than this: a rate over no time would be no number."""
 
 
 class TaperPlusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,7 +185,8 @@ def _best_goodput(
     candidates = weighed.nonzero()[0]
     if len(candidates) > MAX_CANDIDATES:
         candidates = candidates[np.linspace(0, len(candidates) - 1, MAX_CANDIDATES).astype(int)]
-    # Needed rows leave nobody short, so there is always something to choose.
+    # With all of their slack (rho = 1) needed rows leave nobody short, so that there is always
+    # something to choose.
     candidates = np.append(candidates, extras.needed)
     length = wait_s[candidates]
     rows = extras.advancing(requests, candidates)
@@ -193,7 +196,7 @@ def _best_goodput(
     kept &= (rows >= all_rows) | (mean_width(all_rows, rows) * limits[:, None] >= length)
     is_anybody_short = (kept_by_all[:, None] & ~kept).any(axis=0)
     does_anybody_gain = (kept & ~kept_by_all[:, None]).any(axis=0)
-    rate = (worth[:, None] * rows * kept).sum(axis=0) / length
+    rate = (worth[:, None] * rows * kept).sum(axis=0) / np.maximum(length, SHORTEST_S)
     rate[is_anybody_short & ~does_anybody_gain] = -np.inf
     return int(candidates[rate == rate.max()].max())
 
@@ -204,7 +207,7 @@ def _longest_wait_s(shortest_s: float, limits: Floats, fresh: Floats) -> float:
 
 
 def _least(values: Floats, counted: Mask) -> float:
-    """Of those that are counted; infinite where none is."""
+    """The least of the values that are counted; infinite where none is."""
     # The ufunc itself: ndarray.min takes twice as long to come to the same.
     return float(np.minimum.reduce(values, initial=np.inf, where=counted))
 
