@@ -90,7 +90,7 @@ def requests_of(state: StepState, extras: Index) -> Requests:
 
 
 def _sizes(starts: Index, end: int) -> Floats:
-    """Of neighbours that start at ``starts``, the last of which ends at ``end``."""
+    """Lengths of the stretches that begin at ``starts``; the last one ends at ``end``."""
     sizes = np.empty(len(starts))
     np.subtract(starts[1:], starts[:-1], out=sizes[:-1])
     sizes[-1] = end - starts[-1]

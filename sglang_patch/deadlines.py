@@ -60,13 +60,13 @@ class Deadlines:
 
         Args:
             queue: those who wait, as far as they are looked at, and who is in the middle of a
-                prefill.
+                prefill. Nobody is looked at on an engine that cannot be told about prefill.
             waiting: how many wait.
             rows: how many run.
         """
         if 2 * waiting >= self._queue_places:
             return True
-        if not (self.running_s or self.waiting_s or self.of_clients) or not queue.records:
+        if not (self.running_s or self.waiting_s or self.of_clients):
             return False
         if waiting > len(queue.records):
             return True  # nobody knows of the others

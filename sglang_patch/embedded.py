@@ -171,15 +171,29 @@ def _address_to_keep(address: str) -> str:
     name = host.strip("[]")
     family = socket.AF_INET6 if ":" in name else socket.AF_INET
     try:
-        if int(port):
-            with socket.create_server((name, int(port)), family=family):
-                return address
+        wanted = int(port)
+        if wanted and _is_free(name, wanted, family):
+            return address
+        with socket.create_server((name, 0), family=family) as free:
+            chosen = f"{host}:{free.getsockname()[1]}"
+    except (OSError, ValueError, OverflowError):
+        return address  # the controller says what is wrong with it
+    if wanted:
+        logger.warning("Governor: %s is taken; the embedded controller is at %s", address, chosen)
+    else:
+        logger.info("Governor: the embedded controller is at %s", chosen)
+    return chosen
+
+
+def _is_free(name: str, port: int, family: socket.AddressFamily) -> bool:
+    """
+    Raises:
+        OSError: nobody could listen there, for another reason than that somebody does.
+    """
+    try:
+        with socket.create_server((name, port), family=family):
+            return True
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            return address  # the controller says what is wrong with it
-    except (ValueError, OverflowError):
-        return address  # so here
-    with socket.create_server((name, 0), family=family) as free:
-        chosen = f"{host}:{free.getsockname()[1]}"
-    logger.warning("Governor: %s is taken; the embedded controller is at %s", address, chosen)
-    return chosen
+            raise
+        return False

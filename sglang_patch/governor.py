@@ -379,7 +379,7 @@ class EngineGovernor:
                 table.flags[index] |= RowFlag.PINNED.value
         paces = self._meter.paces
         self.deadlines.pin(table, paces, now_s)
-        self._hurried = self._can_prefill and self.deadlines.is_somebody_late(
+        self._hurried = self.deadlines.is_somebody_late(
             queue, waiting_requests, len(table.records), paces, now_s
         )
         if table.records != self._table.records:  # roles hang on who is there, and nothing else

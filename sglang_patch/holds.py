@@ -52,7 +52,7 @@ often a page that it touched had to be read from disk."""
 _READ_IN = 7
 """Place of ``ru_majflt`` in what ``getrusage`` returns."""
 _GIVEN_UP = 14
-"""Place of ``ru_nvcsw`` there."""
+"""Place of ``ru_nvcsw`` in what ``getrusage`` returns."""
 
 
 def _mark() -> _Mark:

@@ -23,7 +23,7 @@ MAX_DRAIN = 32
 """Frames read in one poll; what is left waits for the next step."""
 HWM = 16
 MAX_IDENTITY = 255
-"""Bytes that ZeroMQ takes."""
+"""The most bytes that ZeroMQ takes as the identity of a socket."""
 HELLO_INTERVAL_S = 0.25
 KEEP_ALIVE_S = 5.0
 """An engine that asks nothing introduces itself this often, so that a controller that was
@@ -322,6 +322,7 @@ class ControllerLink:
 
 
 def _identity(hello: Hello) -> bytes:
-    """Of the socket: this engine's own, so that another of its name cannot take its connection."""
+    """The socket's identity. No other process has it, so another engine of the same name cannot
+    take the connection."""
     own = b"." + hello.incarnation.encode()
     return (hello.engine_id.encode()[: MAX_IDENTITY - len(own)] + own)[:MAX_IDENTITY]

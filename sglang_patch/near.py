@@ -15,6 +15,9 @@ from sglang_patch.fields import FIELDS
 
 MAX_CHARS = 32
 """No longer name is near."""
+MOST_NAMES = 256
+"""An object with more names holds data. Its names are not compared: each takes longer to compare
+than to parse, and all other requests wait meanwhile."""
 CUTOFF = 0.905
 """One letter more, less or other in a name of eleven. ``projected`` is no miss of ``protected``."""
 SWITCH = "GOVERNOR_CHECK_FIELD_NAMES=false lets such names pass"

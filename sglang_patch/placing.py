@@ -11,7 +11,7 @@ from typing import Any
 
 from sglang_patch.errors import RequestFieldError
 from sglang_patch.fields import FIELDS
-from sglang_patch.near import SWITCH, near
+from sglang_patch.near import MOST_NAMES, SWITCH, near
 
 CUSTOM = "custom_params"
 WRAPPERS = ("extra_body", "sampling_params")
@@ -74,7 +74,7 @@ def _check_names(names: Mapping[str, Any], where: str, path: str, *, custom_allo
             raise RequestFieldError(
                 name, f"SGLang drops it here; {_field_place(path)}. {SWITCH}", where
             )
-        elif field := near(name):
+        elif len(names) <= MOST_NAMES and (field := near(name)):
             raise RequestFieldError(
                 name, f"did you mean {field!r}? {_field_place(path)}. {SWITCH}", where
             )

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from sglang_patch.errors import RequestFieldError
 from sglang_patch.fields import FIELDS, TRUNK, check_field
-from sglang_patch.near import SWITCH, near
+from sglang_patch.near import MOST_NAMES, SWITCH, near
 
 GROUP_KEY = "_governor_group"
 """Where the scoped group name travels to the scheduler; clients may not set it."""
@@ -98,8 +98,9 @@ def validated(
         params = {}
     if not isinstance(params, dict):
         raise RequestFieldError("*", f"must be an object, not {type(params).__name__}")
+    check_names = rules.check_names and len(params) <= MOST_NAMES
     for key, value in params.items():
-        _check_name(key, rules)
+        _check_name(key, check_names=check_names)
         _check_depth(key, value)
     for name in FIELDS:
         check_field(name, params.get(name))
@@ -155,21 +156,22 @@ def _is_usable(name: str, value: Any) -> bool:
     return True
 
 
-def _check_name(name: Any, rules: FieldRules) -> None:
+def _check_name(name: Any, *, check_names: bool) -> None:
     """Names that are no strings are let pass: SGLang carries what its offline engine is given."""
     if not isinstance(name, str):
         return
     if name.startswith("_governor"):
         raise RequestFieldError(name[:64], "names that start with '_governor' are reserved")
-    if rules.check_names and (field := near(name)):
+    if check_names and (field := near(name)):
         raise RequestFieldError(name, f"did you mean {field!r}? {SWITCH}")
 
 
 def _check_depth(key: Any, value: Any) -> None:
-    """Walks level by level, so that neither depth nor a ring can exhaust the stack."""
+    """Walks level by level, so that depth cannot exhaust the stack. An object that is in a level
+    twice counts once, so that a ring of objects cannot exhaust memory."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        level = [inner for item in level for inner in _inner(item)]
+        level = list({id(inner): inner for item in level for inner in _inner(item)}.values())
         if not level:
             return
     raise RequestFieldError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 from governor_protos.settings import in_words
+from msgspec.structs import FieldInfo
 
 from controller_service.policies.base import PolicyKind
 
@@ -47,13 +48,21 @@ def described(kind: PolicyKind) -> Described:
     settings = tuple(
         Setting(
             field.name,
-            None if field.required else field.default,
+            _default(field),
             in_words(field.type),
             meanings.get(field.name, ""),
         )
         for field in msgspec.structs.fields(kind.config_type)
     )
     return Described(kind.name, str(kind.knob), kind.summary, kind.usage or kind.name, settings)
+
+
+def _default(field: FieldInfo) -> Any:
+    if field.required:
+        return None
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
 
 
 def field_docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:

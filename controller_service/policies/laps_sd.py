@@ -80,7 +80,7 @@ class LapsSdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patience_s: Annotated[float, Meta(gt=0, le=1e6)] = 600.0
     """Seconds of waiting after which a request comes before all others, the oldest first."""
     preempt: bool = True
-    """Whether a running row yields its place at all."""
+    """Whether running rows ever yield their places."""
     caution: Annotated[float, Meta(ge=0, le=0.5)] = 0.1
     """Chance that a length is misjudged where a row yields; 0: both are taken for their means."""
     margin: Annotated[float, Meta(ge=0, le=1000)] = 2.0

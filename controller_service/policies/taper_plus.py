@@ -53,6 +53,8 @@ from controller_service.state import StepState
 
 MAX_CANDIDATES = 32
 """Step lengths that are weighed against each other."""
+SHORTEST_S = 1e-9
+"""No step counts as shorter than this: a rate over no time would be no number."""
 
 
 class TaperPlusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,6 +116,9 @@ def choose(
         worth: what a token of each request counts for if the promise can be kept: the tokens that
             would be lost with it count along.
     """
+    least_s = predictor.predict(base.rows, base.context_tokens)
+    least_s += state.prefill_per_token_s * base.rows * config.bank
+    limits = np.where(limits > least_s, least_s + config.rho * (limits - least_s), limits)
     if config.needs and config.bank:
         every_s = predictor.predict(state.running_rows, state.running_context_tokens)
         every_s += state.prefill_per_token_s * state.running_rows
@@ -125,7 +130,6 @@ def choose(
     step_s = predictor.predict(rows, base.context_tokens + np.concatenate([[0.0], context]))
     # What a user waits between two tokens: the step, and the prefill that comes with it.
     wait_s = step_s + state.prefill_per_token_s * rows if config.bank else step_s
-    limits = np.where(limits > wait_s[0], wait_s[0] + config.rho * (limits - wait_s[0]), limits)
     if config.guard:
         fresh = requests.target_s * (1.0 - config.margin * config.bank)
         admitted = _best_goodput(wait_s, requests, extras, limits, fresh, worth)
@@ -187,7 +191,8 @@ def _best_goodput(
     candidates = weighed.nonzero()[0]
     if len(candidates) > MAX_CANDIDATES:
         candidates = candidates[np.linspace(0, len(candidates) - 1, MAX_CANDIDATES).astype(int)]
-    # Needed rows leave nobody short, so there is always something to choose.
+    # With all of their slack (rho = 1) needed rows leave nobody short, so that there is always
+    # something to choose.
     candidates = np.append(candidates, extras.needed)
     length = wait_s[candidates]
     rows = extras.advancing(requests, candidates)
@@ -199,7 +204,7 @@ def _best_goodput(
     kept[branching] &= (some >= whole) | is_borne
     is_anybody_short = (kept_by_all[:, None] & ~kept).any(axis=0)
     does_anybody_gain = (kept & ~kept_by_all[:, None]).any(axis=0)
-    rate = worth @ (rows * kept) / length
+    rate = worth @ (rows * kept) / np.maximum(length, SHORTEST_S)
     rate[is_anybody_short & ~does_anybody_gain] = -np.inf
     return int(candidates[rate == rate.max()].max())
 
@@ -210,7 +215,7 @@ def _longest_wait_s(shortest_s: float, limits: Floats, fresh: Floats) -> float:
 
 
 def _least(values: Floats, counted: Mask) -> float:
-    """Of those that are counted; infinite where none is."""
+    """The least of the values that are counted; infinite where none is."""
     # The ufunc itself: ndarray.min takes twice as long to come to the same.
     return float(np.minimum.reduce(values, initial=np.inf, where=counted))
 

@@ -8,7 +8,7 @@ it does not know. It is parsed once, by SGLang.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from sglang_patch.errors import RequestFieldError
@@ -36,11 +36,17 @@ async def around_json(original: Callable[[Any], Awaitable[Any]], request: Any) -
         try:
             fields_in(request.scope["headers"], check_names=check_names)
             if check_names:
-                check_places(request.scope["path"], body)
+                check_places(_route(request.scope), body)
         except RequestFieldError as error:
             raise HTTPException(status_code=400, detail=str(error)) from error
         request.scope[_SEEN] = True
     return body
+
+
+def _route(scope: Mapping[str, Any]) -> str:
+    """The path without the prefix that a proxy adds (``--fastapi-root-path``)."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 HOOKS = (

@@ -56,7 +56,7 @@ class SchedulerRuntime:
     def launched(self, step: int) -> None:
         """A step starts to run: remember who sits it out until its results are in."""
         if self.parked is not None:
-            self.sat_out[step] = self.parked.reqs
+            self.sat_out[step] = list(self.parked.reqs)
             if len(self.sat_out) > MAX_IN_FLIGHT:
                 self.sat_out.pop(next(iter(self.sat_out)))
 

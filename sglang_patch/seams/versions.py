@@ -10,7 +10,7 @@ CHECKED = ("0.5.17", "0.5.23")
 DRAFTS = ("0.5.17",)
 """Those of them on which SGLang's own speculative decoding is governed, and runs on a CPU."""
 XGRAMMAR_NEEDS_CUDA = ("0.5.17",)
-"""Those of them that pin host memory for an xgrammar mask whatever the device is."""
+"""Versions of SGLang that pin host memory for an xgrammar mask whatever the device is."""
 
 
 def installed() -> str:

@@ -27,6 +27,7 @@ class Quota(msgspec.Struct, frozen=True):
     """Rows that
     may advance."""
     untold: bool = False
+    names: list[str] = []
 
 
 @KINDS
@@ -47,7 +48,9 @@ def test_defaults_and_bounds_are_those_of_the_struct() -> None:
     assert [(one.name, one.default, one.may_be, one.meaning) for one in told.settings] == [
         ("rows", None, "a whole number at least 0", "Rows that may advance."),
         ("untold", False, "true or false", ""),
+        ("names", [], "a list", ""),
     ]
+    assert msgspec.json.encode(told)
 
 
 def test_a_struct_without_a_source_has_no_meanings() -> None:

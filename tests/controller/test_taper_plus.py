@@ -75,6 +75,10 @@ def test_time_in_the_bank_is_lent() -> None:
     assert advancing("taper_plus:margin=0", [ahead, TRUNK, *BRANCHES]) == 50
 
 
+def test_steps_that_are_predicted_to_take_no_time_hold_nobody_up() -> None:
+    assert advancing("taper_plus", [on_schedule(), TRUNK, *BRANCHES], KnownPredictor(0, 0, 0)) == 62
+
+
 def test_a_margin_is_kept_back() -> None:
     assert advancing("taper_plus:margin=0.1", [on_schedule(), TRUNK, *BRANCHES]) < 30
 

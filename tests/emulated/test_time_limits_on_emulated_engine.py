@@ -23,6 +23,7 @@ RUNNING_S = 12.0
 WAITING_S = 6.0
 TOKENS = 60
 BRANCHES = 16
+TRIES = 4
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,11 @@ def test_nobody_is_ended_because_it_was_held(limited: EmulatedEngine, folder: Pa
         # Somebody has to decode, or nobody could be held.
         with begin(limited, prompt(20), 10_000):
             heard.wait(lambda _: len(decided) > 3, "the engine did not ask")
-            answer = generate(limited, ids, 2)
-    assert answer["output_ids"] == continuation(ids, 2)
+            # Decisions that come late on a busy machine let a request in before its limit is near.
+            for _ in range(TRIES):
+                assert generate(limited, ids, 2)["output_ids"] == continuation(ids, 2)
+                hurried = metrics(limited)["governor_hurried_steps_total"]
+                if hurried:
+                    break
     assert len(held) > 10
-    assert metrics(limited)["governor_hurried_steps_total"] > 0
+    assert hurried > 0

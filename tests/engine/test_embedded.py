@@ -64,9 +64,20 @@ def test_why_an_embedded_controller_does_not_start_is_said_last() -> None:
     assert "no policy 'tapir'; choose one of off, cap, eager" in text.rpartition(": ")[2]
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:many", "127.0.0.1:99999999", "[::1]:x"])
+@pytest.mark.parametrize(
+    "address",
+    ["nowhere", "127.0.0.1:many", "127.0.0.1:99999999", "[::1]:x", "no.such.host.invalid:0"],
+)
 def test_an_address_that_is_none_is_left_to_the_controller_to_refuse(address: str) -> None:
     assert embedded._address_to_keep(address) == address
+
+
+def test_any_port_is_no_port_that_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    chosen = embedded._address_to_keep("127.0.0.1:0")
+    assert int(chosen.rpartition(":")[2]) > 0
+    assert chosen in caplog.text
+    assert "taken" not in caplog.text
 
 
 def test_a_port_that_is_free_is_kept(taken: int) -> None:

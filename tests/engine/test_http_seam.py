@@ -74,6 +74,14 @@ def test_a_field_that_sglang_would_drop_is_a_plain_400_on_every_route(
     assert "did you mean" not in client.post(route, json={"tpot_slo": 40}).text
 
 
+@pytest.mark.parametrize("route", ROUTES)
+def test_routes_are_known_behind_a_prefix_of_a_proxy(client: TestClient, route: str) -> None:
+    """``--fastapi-root-path``: the server sees the prefix as a part of the path."""
+    behind = TestClient(client.app, root_path="/prefix", raise_server_exceptions=False)
+    reply = behind.post("/prefix" + route, json={"tpot_slo": 40})
+    assert "tpot_slo: did you mean 'tpot_slo_ms'" in reply.text
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["at once", "stream"])
 def test_headers_are_at_hand_where_the_request_is_tokenized(
     client: TestClient, stream: bool

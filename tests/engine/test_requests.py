@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from sglang_patch.errors import RequestFieldError
 from sglang_patch.fields import FIELDS, MAX_EXPECTED_TOKENS, MAX_SLO_MS
+from sglang_patch.near import MOST_NAMES
+from sglang_patch.placing import check_places
 from sglang_patch.requests import (
     GROUP_KEY,
     MAX_DEPTH,
@@ -96,6 +98,31 @@ def test_nesting_that_sglang_could_not_send_is_refused_with_that_reason() -> Non
     ring.append(ring)
     with pytest.raises(RequestFieldError, match="plan"):
         validated({"plan": ring}, n=1, request_id="r")
+
+
+def test_a_ring_is_refused_however_often_it_leads_back_to_itself() -> None:
+    """Only the offline engine can be given one. Walked branch by branch it would never end."""
+    ring: list[object] = []
+    ring += [ring, ring]
+    with pytest.raises(RequestFieldError, match="deeper than"):
+        validated({"ring": ring}, n=1, request_id="r")
+
+
+def test_names_of_an_object_that_holds_data_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Comparing takes longer than parsing, and all other requests would wait for it."""
+    compared: list[str] = []
+    monkeypatch.setattr("sglang_patch.requests.near", compared.append)
+    monkeypatch.setattr("sglang_patch.placing.near", compared.append)
+    weights = {f"token_{number}": 0.5 for number in range(MOST_NAMES)}
+    assert validated(weights, n=1, request_id="r") == weights
+    assert len(compared) == MOST_NAMES
+    assert validated({**weights, "tpot_slo": 4}, n=1, request_id="r") is not None
+    check_places("/generate", {**weights, "tpot_slo": 4})
+    assert len(compared) == MOST_NAMES
+    with pytest.raises(RequestFieldError, match=r"^tpot_slo_ms: "):
+        check_places("/generate", {**weights, "tpot_slo_ms": 4})
 
 
 def test_more_samples_than_the_operator_allows_are_refused_by_the_settings_name() -> None:

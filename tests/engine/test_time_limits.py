@@ -18,7 +18,7 @@ from sglang_patch.deadlines import Deadlines
 from sglang_patch.fallback import FallReason
 from sglang_patch.governor import EngineGovernor
 from sglang_patch.paces import Paces, StepTimes
-from sglang_patch.queue import QueueTable
+from sglang_patch.queue import NOBODY, QueueTable
 from sglang_patch.requests import ALONE, RequestTerms
 from sglang_patch.rows import RowRecord, RowTable
 from sglang_patch.seams import requests, time_limits
@@ -138,11 +138,17 @@ class Link:
 class Engine:
     """Two branches with ten tokens to write run, and one request waits; steps take 10 ms."""
 
-    def __init__(self, deadlines: Deadlines) -> None:
+    def __init__(self, deadlines: Deadlines, *, prefill: bool = True) -> None:
         link: Any = Link()
         self.governor = EngineGovernor(
-            EngineConfig(), link, overlap=True, prefill=True, retract=True, deadlines=deadlines
+            EngineConfig(),
+            link,
+            overlap=True,
+            prefill=prefill,
+            retract=prefill,
+            deadlines=deadlines,
         )
+        self.sees_queue = prefill
         terms = RequestTerms("group", False, None, None)
         self.rows = [
             RowRecord(number, str(number), 1, terms, 0.0, max_new_tokens=10) for number in (1, 2)
@@ -172,7 +178,7 @@ class Engine:
             kv_total_tokens=9,
             waiting_requests=waiting,
             waiting_prefill_tokens=8,
-            queue=QueueTable([self.waits], [0], [8], [0]),
+            queue=QueueTable([self.waits], [0], [8], [0]) if self.sees_queue else NOBODY,
         )
         return self.governor.plan(5, now_s, busy=True)
 
@@ -228,6 +234,19 @@ def test_a_bounded_queue_is_not_filled_by_holding() -> None:
 def test_a_queue_that_is_longer_than_what_is_looked_at_is_not_held() -> None:
     engine = Engine(Deadlines(waiting_s=1e6))
     assert engine.order(100.0, waiting=2) is None
+
+
+def test_an_engine_whose_queue_is_not_read_parks_nobody_while_somebody_waits_under_a_limit() -> (
+    None
+):
+    """Parked rows keep their places and their memory for longer, and others wait for these."""
+    limited = Engine(Deadlines(waiting_s=1e6), prefill=False)
+    assert limited.order(100.0, waiting=0).park == ("2",)
+    assert limited.order(100.0, waiting=1) is None
+    bounded = Engine(Deadlines(queue_places=8), prefill=False)
+    assert bounded.order(100.0, waiting=3).park == ("2",)
+    assert bounded.order(100.0, waiting=4) is None
+    assert Engine(Deadlines(), prefill=False).order(100.0, waiting=4).park == ("2",)
 
 
 def test_sglangs_limits_are_read() -> None:

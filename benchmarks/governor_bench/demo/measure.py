@@ -22,9 +22,9 @@ class HeldUp(msgspec.Struct, frozen=True):
     """How far the host held the emulated device up."""
 
     steps_share: float
-    """Of the device's steps, those that it got late."""
+    """Share of the device's steps that it got late."""
     time_share: float
-    """Of its time, that for which it stood still because of that."""
+    """Share of the device's time for which it stood still, waiting for the host."""
 
     @classmethod
     def of(cls, device: dict[str, float]) -> HeldUp:
@@ -62,7 +62,7 @@ class Turn(msgspec.Struct, frozen=True):
     turnaround_us: dict[str, float]
     """Controller's receipt of a snapshot to its reply, p50 and p99."""
     took_s: float
-    """Of the wall clock."""
+    """Seconds of the wall clock."""
     machine_load: float
     """Processes that wanted a core, averaged over the last minute."""
 
@@ -115,9 +115,9 @@ class Summary(msgspec.Struct, frozen=True):
 
     policy: str
     turns: int
-    """That count."""
+    """Turns that count."""
     void_turns: int
-    """That do not, because the host held the device up."""
+    """Turns that do not count, because the host held the device up."""
     chats: int
     chats_kept: int
     """Chats that finished and kept their target."""
@@ -136,7 +136,7 @@ class Summary(msgspec.Struct, frozen=True):
     """Governed steps whose decision came in time."""
     parked_row_steps: int
     held_up: HeldUp
-    """Of the turn that was held up most."""
+    """How far the host held the device up in the worst of the turns shown."""
 
     @property
     def kept_share(self) -> float:

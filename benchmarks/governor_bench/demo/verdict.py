@@ -22,7 +22,8 @@ class Outcome(StrEnum):
     KEEPS_BOTH = "keeps both"
     """Chats keep their target, which stock SGLang breaks; branching requests are fast."""
     KEEPS_CHATS_ONLY = "keeps chats only"
-    """The same, but branching requests are no faster than with one branch at a time."""
+    """Chats keep their target, which stock SGLang breaks; branching requests are hardly faster than
+    with one branch at a time."""
     HELPS = "helps"
     """More chats keep their target than under stock SGLang, but not as many as were promised."""
     NO_NEED = "no need"

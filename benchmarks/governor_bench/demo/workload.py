@@ -11,7 +11,8 @@ from governor_workloads.served import Served
 from governor_workloads.spec import Workload, WorkRequest
 
 PROMPTS_SEED = 7
-"""Of every prompt's text. Turns must agree in it, or the agents' context would not stay cached."""
+"""Seeds the text of every prompt. It is the same in all turns: otherwise the agents' context would
+not stay in the cache."""
 TURN_INDICES = 10_000
 """Indices between two turns. The index seeds a prompt, so no turn finds the chats of another one in
 the prefix cache."""
@@ -35,7 +36,7 @@ class DemoLoad:
     branches: int = 20
     branch_tokens: tuple[int, int] = (16, 24)
     context_blocks: int = 20
-    """Of 512 tokens: what the agents' prompts have in common. It is in the prefix cache."""
+    """Blocks of 512 tokens that all prompts of agents begin with. They are in the prefix cache."""
     task_tokens: tuple[int, int] = (16, 64)
     """What follows the common context in each of the agents' prompts."""
     promised_ms: float = 50.0

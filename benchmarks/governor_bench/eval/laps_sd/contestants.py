@@ -41,8 +41,8 @@ SRPT_CONFIG = LapsSdConfig(
     protect=False,
     most_retractions=1000,
 )
-"""It needs no guard against starvation, nor a margin for what it does not know, and knows no
-target."""
+"""Settings of a policy that knows what comes: it needs no guard against starvation, and no margin
+for what it does not know. It knows no target."""
 
 
 def policy_of(setting: Setting, workload: Workload) -> Policy:
