@@ -103,6 +103,7 @@ def hello(source: Source, engine_id: str | None = None) -> Hello:
         [count(source) for _ in range(source.integer(0, 4))],
         _drafting(source) if source.integer(0, 2) else None,
         _flag(source),
+        text(source),
     )
 
 

@@ -247,6 +247,7 @@ _MESSAGES: dict[To, dict[str, tuple[dict[str, Rule], int]]] = {
                 "graph_rows": _listed(_COUNT, limits.MAX_GRAPHS),
                 "drafting": _maybe(_DRAFTING),
                 "mixes_chunks": _flag,
+                "url": _NAME,
             },
             18,
         ),
