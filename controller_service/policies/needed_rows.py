@@ -1,11 +1,12 @@
-"""Which extra branches are no gift: the rows that a request needs to keep its own promise.
+"""Which extra branches a request needs to keep its own promise.
 
 A request that branches is promised an average over the tokens of all its branches. Where one row
-cannot make that pace, the request needs several rows at every step, and they come before any
-branch that is extra. A row needs to advance if the step is longer than what its request can bear
-without it. More rows make the step longer, and a longer step needs more rows: the rows are ranked
-by the step length from which on they are needed, and the first of them that is not needed ends
-what is.
+cannot make that pace, the request needs several rows at every step. Needed rows come before every
+branch that is extra.
+
+A row is needed if the step is longer than its request can bear without that row. More rows make
+the step longer, and a longer step needs more rows. So rows are ranked by the step length from which
+on each is needed, and admitted in that order until the step is too short to need the next one.
 """
 
 from __future__ import annotations
